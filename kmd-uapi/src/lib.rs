@@ -1,0 +1,12 @@
+//! The kernel contracts Tidemark relies on, as types: no system calls, no dependencies, no `std`.
+//!
+//! - [`userfaultfd`]: write-protect tracking of ordinary memory on stock kernels.
+//! - [`pagemap`]: collecting and clearing the pages it found written, in one call.
+//!
+//! Sizes and opcodes are asserted at compile time against the values of the kernel's headers, so a
+//! mistyped field fails the build.
+#![no_std]
+
+mod ioctl;
+pub mod pagemap;
+pub mod userfaultfd;

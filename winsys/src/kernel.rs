@@ -1,0 +1,186 @@
+//! The stock kernel's dirty-tracking interfaces: thin, typed calls, and the proof that they work here.
+
+use crate::page_size;
+use crate::tracker::{Span, Tracker, WriteProtect};
+use rustix::fs::{Mode, OFlags};
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags};
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use tidemark_kmd_uapi::{pagemap, userfaultfd};
+
+/// Why the kernel cannot track writes for us.
+#[derive(Debug)]
+pub enum Unsupported {
+    /// userfaultfd itself is missing or forbidden.
+    Userfaultfd(io::Error),
+    /// userfaultfd lacks asynchronous write protection of shared memory.
+    WriteProtectAsync(io::Error),
+    /// `/proc/self/pagemap` cannot be opened.
+    Pagemap(io::Error),
+    /// The interfaces are there, yet failed on a page of our own.
+    Trial(io::Error),
+    /// The interfaces are there, yet did not report a write, or reported one that was not.
+    Wrong,
+}
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Userfaultfd(error) => write!(f, "userfaultfd(2) is not available ({error})"),
+            Self::WriteProtectAsync(error) => {
+                write!(
+                    f,
+                    "userfaultfd has no asynchronous write protection, Linux 6.7 and later do ({error})"
+                )
+            }
+            Self::Pagemap(error) => write!(f, "/proc/self/pagemap cannot be opened ({error})"),
+            Self::Trial(error) => write!(f, "a trial of userfaultfd and PAGEMAP_SCAN failed ({error})"),
+            Self::Wrong => f.write_str("a trial of userfaultfd and PAGEMAP_SCAN gave a wrong answer"),
+        }
+    }
+}
+
+impl std::error::Error for Unsupported {}
+
+/// An ioctl whose argument the kernel reads and may fill, and whose return value counts.
+struct Call<'a, T, const OPCODE: Opcode>(&'a mut T);
+
+// SAFETY: `OPCODE` is defined beside `T` in tidemark-kmd-uapi, where its size field is computed from `T`.
+unsafe impl<T, const OPCODE: Opcode> Ioctl for Call<'_, T, OPCODE> {
+    type Output = usize;
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        OPCODE
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        (&raw mut *self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(returned: IoctlOutput, _: *mut c_void) -> rustix::io::Result<usize> {
+        // Negative values became errors before this point.
+        Ok(usize::try_from(returned).unwrap_or(0))
+    }
+}
+
+/// Opens a userfaultfd with asynchronous write protection of shared memory.
+pub(crate) fn open_userfaultfd() -> Result<OwnedFd, Unsupported> {
+    // USER_MODE_ONLY: allowed without privilege, and enough, as asynchronous faults are never delivered.
+    let flags = UserfaultfdFlags::from_bits_retain(userfaultfd::USER_MODE_ONLY)
+        | UserfaultfdFlags::CLOEXEC
+        | UserfaultfdFlags::NONBLOCK;
+    // SAFETY: creates a descriptor and touches no memory.
+    let fd = unsafe { rustix::mm::userfaultfd(flags) }.map_err(|e| Unsupported::Userfaultfd(e.into()))?;
+    let wanted = userfaultfd::FEATURE_WP_ASYNC
+        | userfaultfd::FEATURE_WP_UNPOPULATED
+        | userfaultfd::FEATURE_WP_HUGETLBFS_SHMEM;
+    let mut api = userfaultfd::Api { api: userfaultfd::API, features: wanted, ioctls: 0 };
+    // SAFETY: the argument is a live `struct uffdio_api`.
+    unsafe { rustix::ioctl::ioctl(&fd, Call::<_, { userfaultfd::UFFDIO_API }>(&mut api)) }
+        .map_err(|e| Unsupported::WriteProtectAsync(e.into()))?;
+    // The kernel clears bits it knows but was not built with.
+    if api.features & wanted != wanted {
+        return Err(Unsupported::WriteProtectAsync(io::ErrorKind::Unsupported.into()));
+    }
+    Ok(fd)
+}
+
+/// Opens the process's page map. It describes the address space of the process that opened it.
+pub(crate) fn open_pagemap() -> Result<OwnedFd, Unsupported> {
+    rustix::fs::open("/proc/self/pagemap", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Unsupported::Pagemap(e.into()))
+}
+
+/// Puts a mapping under asynchronous write protection. Pages stay writable until they are scanned.
+pub(crate) fn register_write_protect(uffd: impl AsFd, region: Span) -> io::Result<()> {
+    let mut register = userfaultfd::Register {
+        range: userfaultfd::Range { start: region.start as u64, len: region.len() as u64 },
+        mode: userfaultfd::REGISTER_MODE_WP,
+        ioctls: 0,
+    };
+    // SAFETY: the argument is a live `struct uffdio_register`; asynchronous write protection does not
+    // change what a load or a store of the region means.
+    unsafe { rustix::ioctl::ioctl(uffd, Call::<_, { userfaultfd::UFFDIO_REGISTER }>(&mut register)) }?;
+    Ok(())
+}
+
+/// One `PAGEMAP_SCAN` over `span` that protects again what it reports: the written regions that fitted
+/// into `regions`, and the address where the walk stopped.
+pub(crate) fn scan(
+    pagemap: impl AsFd,
+    span: Span,
+    regions: &mut [pagemap::PageRegion],
+) -> io::Result<(&[pagemap::PageRegion], usize)> {
+    let mut argument = pagemap::ScanArg {
+        size: size_of::<pagemap::ScanArg>() as u64,
+        flags: pagemap::SCAN_WP_MATCHING | pagemap::SCAN_CHECK_WPASYNC,
+        start: span.start as u64,
+        end: span.end as u64,
+        vec: regions.as_mut_ptr() as u64,
+        vec_len: regions.len() as u64,
+        category_mask: pagemap::PAGE_IS_WRITTEN,
+        return_mask: pagemap::PAGE_IS_WRITTEN,
+        ..Default::default()
+    };
+    // SAFETY: the argument is a live `struct pm_scan_arg`, whose vector is `regions`, exclusively ours.
+    let found =
+        unsafe { rustix::ioctl::ioctl(pagemap, Call::<_, { pagemap::PAGEMAP_SCAN }>(&mut argument)) }?;
+    let end = usize::try_from(argument.walk_end).unwrap_or(span.end);
+    if end <= span.start {
+        // A walk that does not move would never end.
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((&regions[..found.min(regions.len())], end))
+}
+
+/// The addresses of a region the kernel reported.
+pub(crate) fn span_of(region: &pagemap::PageRegion) -> Span {
+    // The kernel reports addresses of this process.
+    let address = |value| usize::try_from(value).unwrap_or(usize::MAX);
+    address(region.start)..address(region.end)
+}
+
+/// Tries a tracker on two pages of its own: a written page is reported once, an unwritten one never.
+pub(crate) fn prove(tracker: &WriteProtect) -> Result<(), Unsupported> {
+    let trial = |e: rustix::io::Errno| Unsupported::Trial(e.into());
+    let page = page_size();
+    let fd = rustix::fs::memfd_create("tidemark-trial", rustix::fs::MemfdFlags::CLOEXEC).map_err(trial)?;
+    rustix::fs::ftruncate(&fd, 2 * page as u64).map_err(trial)?;
+    // SAFETY: a new mapping at an address the kernel chooses.
+    let base = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            2 * page,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &fd,
+            0,
+        )
+    }
+    .map_err(trial)?;
+    let start = base as usize;
+    let outcome = (|| {
+        tracker.attach(start..start + 2 * page)?;
+        tracker.arm(start..start + 2 * page)?;
+        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+        tracker.collect(start..start + 2 * page, &mut rounds[0])?;
+        // SAFETY: the second page of the mapping above.
+        unsafe { base.cast::<u8>().add(page).write_volatile(1) };
+        tracker.collect(start..start + 2 * page, &mut rounds[1])?;
+        tracker.collect(start..start + 2 * page, &mut rounds[2])?;
+        io::Result::Ok(rounds)
+    })();
+    // SAFETY: the mapping above, which nothing refers to any more.
+    unsafe { rustix::mm::munmap(base, 2 * page) }.map_err(trial)?;
+    match outcome.map_err(Unsupported::Trial)? {
+        [before, after, again]
+            if before.is_empty() && after == [start + page..start + 2 * page] && again.is_empty() =>
+        {
+            Ok(())
+        }
+        _ => Err(Unsupported::Wrong),
+    }
+}

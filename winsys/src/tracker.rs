@@ -1,0 +1,94 @@
+//! Trackers: ways to learn which pages the CPU wrote.
+//!
+//! | tracker | learns by | needs |
+//! | --- | --- | --- |
+//! | [`WriteProtect`] | write faults the kernel resolves and remembers | Linux 6.7, nothing privileged |
+//! | [`Compare`] | nothing: every page is suspected, and the twin decides | nothing |
+//!
+//! A tracker may report a page that was not written; it must never miss one that was. Reporting a page
+//! and starting to watch it anew is one atomic step per page: a write lands before it, and is in this
+//! report, or after it, and is in the next.
+
+mod compare;
+mod write_protect;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use compare::Compare;
+pub use write_protect::WriteProtect;
+
+/// Addresses, page-aligned at both ends.
+pub type Span = Range<usize>;
+
+/// A way to learn which pages of a region were written. All methods may be called from any thread.
+pub trait Tracker: Send + Sync {
+    /// Its name in `TIDEMARK_TRACKER`, the log and the profile.
+    fn name(&self) -> &'static str;
+
+    /// Prepares a fresh mapping for watching, once, before any [`arm`](Self::arm) inside it.
+    ///
+    /// # Errors
+    /// The kernel's refusal: then no page of `region` may be armed.
+    fn attach(&self, region: Span) -> io::Result<()>;
+
+    /// Starts to watch: every page of `span` counts as unwritten from here on.
+    ///
+    /// # Errors
+    /// The kernel's refusal; the pages are then in an unknown state and must be taken for written.
+    fn arm(&self, span: Span) -> io::Result<()>;
+
+    /// Appends the pages written since they were last armed or collected, in ascending order, and goes
+    /// on watching them.
+    ///
+    /// # Errors
+    /// The kernel's refusal; every page of `span` must then be taken for written.
+    fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()>;
+}
+
+/// What `TIDEMARK_TRACKER` can ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The cheapest that works here.
+    #[default]
+    Auto,
+    /// [`WriteProtect`].
+    WriteProtect,
+    /// [`Compare`].
+    Compare,
+}
+
+impl Choice {
+    /// Every value, in the order of preference.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::WriteProtect, Self::Compare];
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::WriteProtect => write_protect::NAME,
+            Self::Compare => compare::NAME,
+        })
+    }
+}
+
+/// The tracker to use. A kernel that cannot do what was asked gets [`Compare`], which is slower and
+/// right, and the log says so.
+pub fn select(choice: Choice) -> Arc<dyn Tracker> {
+    if choice == Choice::Compare {
+        return Arc::new(Compare);
+    }
+    match WriteProtect::new() {
+        Ok(tracker) => Arc::new(tracker),
+        Err(reason) => {
+            log::warn!(
+                "no write-protect tracking: {reason}; every mapped page is compared at every sync point instead \
+                 (slower, still right). `tidemark doctor` tells what to do"
+            );
+            Arc::new(Compare)
+        }
+    }
+}
