@@ -1,1 +1,95 @@
-//! t
+//! Tidemark's Vulkan driver, `libvulkan_tidemark.so`.
+//!
+//! It drives a [`backing`] driver and makes its memory coherent towards the host. Dispatchable handles are the
+//! backing driver's own; state of ours lives in side tables keyed by handle. Few commands are intercepted: one
+//! table in `entry` declares them. Every other is the backing driver's own function pointer.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `entry` | the table of intercepted commands, the panic guard |
+//! | `instance`, `physical_device`, `device`, `queue`, `memory`, `fence`, `semaphore`, `event`, `requirements` | the commands, by the Vulkan object they work on |
+//! | `memory_types` | the memory types applications see, and how they map onto the backing driver's |
+//! | `coherence` | sync points: what is flushed and read back, and when |
+//! | `aperture` | access to device memory through the backing driver's own mapping |
+//! | `backing`, `discovery` | finding and loading the backing driver |
+//! | `config`, `logger` | environment variables, the log |
+//!
+//! Lock order: `tables` (a leaf: held only for a look-up), a device's `memories`, a device's `mapped`, then winsys'
+//! locks.
+
+mod aperture;
+pub mod backing;
+mod chain;
+mod coherence;
+pub mod config;
+mod device;
+pub mod discovery;
+mod entry;
+mod event;
+mod fence;
+mod hidden;
+mod instance;
+mod logger;
+mod memory;
+mod memory_types;
+mod physical_device;
+mod queue;
+mod requirements;
+mod semaphore;
+mod tables;
+
+use ash::vk;
+use std::ffi::{CStr, c_char};
+
+/// The loader and the driver agree on the version of their interface.
+///
+/// # Safety
+/// `version` must be valid for reads and writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(version: *mut u32) -> vk::Result {
+    // SAFETY: the caller's promise.
+    let asked = unsafe { *version };
+    // Before version 3 a driver could not have surfaces of its own, which the backing driver relies on.
+    if asked < 3 {
+        return vk::Result::ERROR_INCOMPATIBLE_DRIVER;
+    }
+    // SAFETY: as above.
+    unsafe { *version = asked.min(backing::INTERFACE_VERSION) };
+    vk::Result::SUCCESS
+}
+
+/// `vkGetInstanceProcAddr`, and the `vk_icd*` functions by name, for the loader.
+///
+/// # Safety
+/// `name` must be null or a null-terminated string, `instance` null or an instance of this driver.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> vk::PFN_vkVoidFunction {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    // SAFETY: the caller's promise.
+    entry::guard(|| unsafe { instance::proc_addr(instance, name) })
+}
+
+/// Like [`vk_icdGetInstanceProcAddr`], but answers only commands whose first argument is a physical device.
+///
+/// # Safety
+/// `name` must be null or a null-terminated string, `instance` an instance of this driver.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vk_icdGetPhysicalDeviceProcAddr(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> vk::PFN_vkVoidFunction {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    // SAFETY: the caller's promise.
+    entry::guard(|| unsafe { physical_device::proc_addr(instance, name) })
+}

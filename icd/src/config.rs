@@ -1,0 +1,194 @@
+//! The `TIDEMARK_*` environment variables: read once, when the driver is first used.
+//!
+//! A value nobody knows is a warning and the default, never a guess. In an elevated process (set-user-ID and
+//! the like) none is read, as the loader does with its own.
+
+use log::LevelFilter;
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use tidemark_winsys::tracker;
+
+/// Which memory is emulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// What the backing driver lacks.
+    #[default]
+    Auto,
+    /// All host-visible memory: the backing driver is taken for a non-coherent device.
+    Always,
+    /// None.
+    Never,
+}
+
+impl Mode {
+    const ALL: [Self; 3] = [Self::Auto, Self::Always, Self::Never];
+}
+
+impl Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// Faults to inject, so that the tests which must then fail can be seen to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Debug {
+    /// Host writes never reach the device.
+    pub no_flush: bool,
+    /// Device writes never reach the host.
+    pub no_readback: bool,
+}
+
+/// Everything the environment says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `TIDEMARK_BACKING`: a driver manifest or library.
+    pub backing: Option<PathBuf>,
+    /// `TIDEMARK_MODE`.
+    pub mode: Mode,
+    /// `TIDEMARK_TRACKER`.
+    pub tracker: tracker::Choice,
+    /// `TIDEMARK_DEBUG`.
+    pub debug: Debug,
+    /// `TIDEMARK_LOG`.
+    pub log: LevelFilter,
+    /// `TIDEMARK_PROFILE`: a directory where each process leaves its counters.
+    pub profile: Option<PathBuf>,
+}
+
+/// The variables' names.
+pub const VARIABLES: [&str; 6] = [
+    "TIDEMARK_BACKING",
+    "TIDEMARK_MODE",
+    "TIDEMARK_TRACKER",
+    "TIDEMARK_DEBUG",
+    "TIDEMARK_LOG",
+    "TIDEMARK_PROFILE",
+];
+
+impl Config {
+    /// This process's configuration. The first call reads the environment, starts the log, and warns there.
+    pub fn get() -> &'static Self {
+        static CONFIG: OnceLock<Config> = OnceLock::new();
+        CONFIG.get_or_init(|| {
+            let (config, warnings) =
+                Self::parse(|name| if is_elevated() { None } else { std::env::var_os(name) });
+            crate::logger::start(config.log);
+            for warning in warnings {
+                log::warn!("{warning}");
+            }
+            config
+        })
+    }
+
+    /// Parses the values `variable` gives by name. Returns what is wrong with them, too, one line each.
+    pub fn parse(variable: impl Fn(&str) -> Option<OsString>) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let text = |name: &str, warnings: &mut Vec<String>| {
+            let value = variable(name).filter(|value| !value.is_empty())?;
+            value.into_string().map_err(|_| warnings.push(format!("{name} is not UTF-8: ignored"))).ok()
+        };
+        let mut debug = Debug::default();
+        for name in text("TIDEMARK_DEBUG", &mut warnings).iter().flat_map(|value| value.split(',')) {
+            match name.trim() {
+                "noflush" => debug.no_flush = true,
+                "noreadback" => debug.no_readback = true,
+                "" => {}
+                other => warnings.push(format!(
+                    "TIDEMARK_DEBUG: there is no \"{other}\"; it is a comma list of noflush, noreadback"
+                )),
+            }
+        }
+        let mode = text("TIDEMARK_MODE", &mut warnings);
+        let tracker = text("TIDEMARK_TRACKER", &mut warnings);
+        let log = text("TIDEMARK_LOG", &mut warnings);
+        let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let config = Self {
+            backing: path("TIDEMARK_BACKING"),
+            mode: choose("TIDEMARK_MODE", mode, &Mode::ALL, Mode::Auto, &mut warnings),
+            tracker: choose(
+                "TIDEMARK_TRACKER",
+                tracker,
+                &tracker::Choice::ALL,
+                tracker::Choice::Auto,
+                &mut warnings,
+            ),
+            debug,
+            log: choose("TIDEMARK_LOG", log, &crate::logger::LEVELS, LevelFilter::Warn, &mut warnings),
+            profile: path("TIDEMARK_PROFILE"),
+        };
+        (config, warnings)
+    }
+}
+
+fn choose<T: Copy + Display>(
+    name: &str,
+    value: Option<String>,
+    choices: &[T],
+    default: T,
+    warnings: &mut Vec<String>,
+) -> T {
+    let Some(value) = value else { return default };
+    let spelled = |choice: &T| choice.to_string().to_ascii_lowercase();
+    choices.iter().copied().find(|choice| spelled(choice) == value).unwrap_or_else(|| {
+        let known: Vec<String> = choices.iter().map(spelled).collect();
+        warnings.push(format!(
+            "{name}: there is no \"{value}\"; it is one of {}. Going on with {}",
+            known.join(", "),
+            spelled(&default)
+        ));
+        default
+    })
+}
+
+/// Whether the process runs with more rights than whoever started it.
+pub(crate) fn is_elevated() -> bool {
+    // SAFETY: reads the process's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> (Config, Vec<String>) {
+        Config::parse(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+    }
+
+    #[test]
+    fn nothing_set_is_the_default_and_no_warning() {
+        let (config, warnings) = parse(&[]);
+        assert_eq!((config.mode, config.tracker, config.debug), Default::default());
+        assert_eq!(config.log, LevelFilter::Warn);
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn known_values_are_taken() {
+        let (config, warnings) = parse(&[
+            ("TIDEMARK_MODE", "always"),
+            ("TIDEMARK_TRACKER", "compare"),
+            ("TIDEMARK_DEBUG", "noflush, noreadback"),
+            ("TIDEMARK_LOG", "trace"),
+        ]);
+        assert_eq!((config.mode, config.tracker), (Mode::Always, tracker::Choice::Compare));
+        assert_eq!(config.debug, Debug { no_flush: true, no_readback: true });
+        assert_eq!(config.log, LevelFilter::Trace);
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_value_is_one_warning_that_lists_the_known_ones() {
+        let (config, warnings) = parse(&[("TIDEMARK_MODE", "sometimes"), ("TIDEMARK_DEBUG", "noflsh")]);
+        assert_eq!((config.mode, config.debug), Default::default());
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[1].contains("auto, always, never"), "{warnings:?}");
+        assert!(warnings[0].contains("noflsh"), "{warnings:?}");
+    }
+}

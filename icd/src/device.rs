@@ -1,0 +1,173 @@
+//! VkDevice: creation, the look-up of commands, queues, and idling.
+
+use crate::coherence::Coherence;
+use crate::entry;
+use crate::hidden;
+use crate::physical_device::PhysicalDevice;
+use crate::tables::{DEVICES, PHYSICAL_DEVICES, QUEUES};
+use ash::vk;
+use std::ffi::{CStr, c_char};
+use std::slice;
+use std::sync::Arc;
+
+/// Tidemark's state of a device.
+pub(crate) struct Device {
+    pub(crate) handle: vk::Device,
+    pub(crate) physical: Arc<PhysicalDevice>,
+    /// The backing driver's commands that every device has intercepted.
+    fns: entry::device::Fns,
+    /// The backing driver's commands that coherence depends on.
+    pub(crate) next: entry::coherence::Fns,
+    /// The state of emulated memory, on devices that have such.
+    pub(crate) coherence: Option<Coherence>,
+}
+
+/// vkCreateDevice.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn create(
+    physical: vk::PhysicalDevice,
+    info: *const vk::DeviceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    device: *mut vk::Device,
+) -> vk::Result {
+    let Some(state) = PHYSICAL_DEVICES.get(physical) else { return vk::Result::ERROR_INITIALIZATION_FAILED };
+    let Some(create) = state.instance.physical_device_fns.vkCreateDevice else {
+        return vk::Result::ERROR_INITIALIZATION_FAILED;
+    };
+    if state.memory.emulates() {
+        // SAFETY: a valid create info.
+        for name in unsafe { enabled_extensions(&*info) } {
+            if let Some(reason) = hidden::reason(name) {
+                log::error!("vkCreateDevice: {} is not offered: {reason}", name.to_string_lossy());
+                return vk::Result::ERROR_EXTENSION_NOT_PRESENT;
+            }
+        }
+    }
+    // SAFETY: the arguments are passed on as they came.
+    let result = unsafe { create(physical, info, allocator, device) };
+    if result != vk::Result::SUCCESS {
+        return result;
+    }
+    // SAFETY: the command succeeded, so it stored a device.
+    let handle = unsafe { *device };
+    let instance = &state.instance;
+    // SAFETY: an instance of the backing driver.
+    let get = unsafe { instance.backing.instance_proc_addr(instance.handle, c"vkGetDeviceProcAddr") };
+    // SAFETY: the function of this name has this signature.
+    let get = get.map(|get| unsafe {
+        std::mem::transmute::<unsafe extern "system" fn(), vk::PFN_vkGetDeviceProcAddr>(get)
+    });
+    // SAFETY: a device of the backing driver, just created.
+    let load = |name: &CStr| unsafe { get?(handle, name.as_ptr()) };
+    let coherence = state.memory.emulates().then(|| Coherence::new(&state.name));
+    if coherence.is_none() {
+        crate::coherence::note_device_without(&state.name);
+    }
+    DEVICES.insert(
+        handle,
+        Arc::new(Device {
+            handle,
+            fns: entry::device::Fns::load(load),
+            next: entry::coherence::Fns::load(load),
+            coherence,
+            physical: state,
+        }),
+    );
+    result
+}
+
+/// # Safety
+/// `info` must be a valid create info.
+unsafe fn enabled_extensions<'a>(info: &vk::DeviceCreateInfo<'a>) -> impl Iterator<Item = &'a CStr> {
+    let names: &[*const c_char] = if info.enabled_extension_count == 0 {
+        &[]
+    } else {
+        // SAFETY: a valid create info has that many names.
+        unsafe {
+            slice::from_raw_parts(info.pp_enabled_extension_names, info.enabled_extension_count as usize)
+        }
+    };
+    // SAFETY: each a null-terminated string.
+    names.iter().map(|&name| unsafe { CStr::from_ptr(name) })
+}
+
+/// vkGetDeviceProcAddr: Tidemark's function if the device needs it intercepted and the backing driver has it,
+/// otherwise the backing driver's own.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::PFN_vkVoidFunction {
+    let state = DEVICES.get(device)?;
+    // SAFETY: the arguments are passed on as they came.
+    let theirs = unsafe { state.fns.vkGetDeviceProcAddr?(device, name) };
+    // SAFETY: a null-terminated string.
+    let name = unsafe { CStr::from_ptr(name) };
+    let for_coherence = || state.coherence.as_ref().and_then(|_| entry::coherence::find(name));
+    entry::device::find(name).or_else(for_coherence).filter(|_| theirs.is_some()).or(theirs)
+}
+
+/// vkDestroyDevice.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
+    let Some(state) = DEVICES.remove(device) else { return };
+    QUEUES.retain(|owner| owner.handle != device);
+    let destroy = state.fns.vkDestroyDevice;
+    // Mirrors end before the memory they mirror.
+    drop(state);
+    if let Some(destroy) = destroy {
+        // SAFETY: the arguments are passed on as they came.
+        unsafe { destroy(device, allocator) }
+    }
+}
+
+/// vkGetDeviceQueue.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn queue(device: vk::Device, family: u32, index: u32, queue: *mut vk::Queue) {
+    let Some(state) = DEVICES.get(device) else { return };
+    let Some(get) = state.fns.vkGetDeviceQueue else { return };
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { get(device, family, index, queue) };
+    // SAFETY: stored by the call above.
+    remember(unsafe { *queue }, state);
+}
+
+/// vkGetDeviceQueue2.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn queue2(
+    device: vk::Device,
+    info: *const vk::DeviceQueueInfo2<'_>,
+    queue: *mut vk::Queue,
+) {
+    let Some(state) = DEVICES.get(device) else { return };
+    let Some(get) = state.fns.vkGetDeviceQueue2 else { return };
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { get(device, info, queue) };
+    // SAFETY: stored by the call above.
+    remember(unsafe { *queue }, state);
+}
+
+fn remember(queue: vk::Queue, device: Arc<Device>) {
+    if queue != vk::Queue::null() {
+        QUEUES.insert(queue, device);
+    }
+}
+
+/// vkDeviceWaitIdle.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn wait_idle(device: vk::Device) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(wait) = state.next.vkDeviceWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: the arguments are passed on as they came.
+    let result = unsafe { wait(device) };
+    state.after_wait(result)
+}

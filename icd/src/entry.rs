@@ -1,0 +1,178 @@
+//! The table of intercepted commands.
+//!
+//! Each command is declared once, with its aliases, and that line yields: a field for the backing driver's
+//! function, the shim whose signature is pinned to the one `ash` generates from vk.xml, the guard that keeps
+//! panics from crossing into C, and the look-up by name.
+
+#![allow(non_snake_case, reason = "commands keep the names of the Vulkan specification")]
+
+use ash::vk;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs the body of a command. A panic ends here and becomes the command's failure.
+pub(crate) fn guard<R: Failure>(body: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        log::error!("internal error in a Vulkan command (the line above says where): please report it");
+        R::failure()
+    })
+}
+
+/// What a command returns when it cannot do its work for a reason that is no application's fault.
+pub(crate) trait Failure {
+    fn failure() -> Self;
+}
+
+impl Failure for vk::Result {
+    fn failure() -> Self {
+        Self::ERROR_UNKNOWN
+    }
+}
+
+impl Failure for () {
+    fn failure() -> Self {}
+}
+
+impl Failure for vk::PFN_vkVoidFunction {
+    fn failure() -> Self {
+        None
+    }
+}
+
+macro_rules! commands {
+    ($(#[$doc:meta])* $level:ident: $($(#[$note:meta])* $name:ident $(| $alias:ident)* = $pfn:ident ($($arg:ident: $ty:ty),*) -> $ret:ty => $body:path;)*) => {
+        $(#[$doc])*
+        pub(crate) mod $level {
+            use super::*;
+
+            /// The backing driver's own functions; `None` where it has none.
+            pub(crate) struct Fns { $(pub(crate) $name: Option<vk::$pfn>,)* }
+
+            impl Fns {
+                /// Asks `get` for each, by all its names.
+                pub(crate) fn load(get: impl Fn(&std::ffi::CStr) -> vk::PFN_vkVoidFunction) -> Self {
+                    Self {
+                        $($name: {
+                            let names = [concat!(stringify!($name), "\0"), $(concat!(stringify!($alias), "\0"),)*];
+                            let found = names.iter().find_map(|name| {
+                                get(std::ffi::CStr::from_bytes_with_nul(name.as_bytes()).ok()?)
+                            });
+                            // SAFETY: the driver's function of this name has this signature, by vk.xml.
+                            found.map(|f| unsafe { std::mem::transmute::<unsafe extern "system" fn(), vk::$pfn>(f) })
+                        },)*
+                    }
+                }
+            }
+
+            $(
+                #[allow(clippy::too_many_arguments, reason = "as many as the specification says")]
+                unsafe extern "system" fn $name($($arg: $ty),*) -> $ret {
+                    // SAFETY: the caller keeps the valid usage the specification demands of this command.
+                    guard(|| unsafe { $body($($arg),*) })
+                }
+                const _: vk::$pfn = $name;
+            )*
+
+            /// Tidemark's function of this name.
+            pub(crate) fn find(name: &std::ffi::CStr) -> vk::PFN_vkVoidFunction {
+                let name = name.to_str().ok()?;
+                $(
+                    if name == stringify!($name) $(|| name == stringify!($alias))* {
+                        // SAFETY: a function pointer; who calls it knows its signature by its name.
+                        return Some(unsafe { std::mem::transmute::<vk::$pfn, unsafe extern "system" fn()>($name) });
+                    }
+                )*
+                None
+            }
+        }
+    };
+}
+
+commands! {
+    /// Commands before there is an instance.
+    global:
+    vkCreateInstance = PFN_vkCreateInstance(info: *const vk::InstanceCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, instance: *mut vk::Instance) -> vk::Result => crate::instance::create;
+    vkEnumerateInstanceExtensionProperties = PFN_vkEnumerateInstanceExtensionProperties(layer: *const std::ffi::c_char, count: *mut u32, properties: *mut vk::ExtensionProperties) -> vk::Result => crate::instance::enumerate_extensions;
+    vkEnumerateInstanceVersion = PFN_vkEnumerateInstanceVersion(version: *mut u32) -> vk::Result => crate::instance::enumerate_version;
+}
+
+commands! {
+    /// Commands of an instance.
+    instance:
+    vkDestroyInstance = PFN_vkDestroyInstance(instance: vk::Instance, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::instance::destroy;
+    vkEnumeratePhysicalDevices = PFN_vkEnumeratePhysicalDevices(instance: vk::Instance, count: *mut u32, devices: *mut vk::PhysicalDevice) -> vk::Result => crate::instance::enumerate_physical_devices;
+    vkEnumeratePhysicalDeviceGroups | vkEnumeratePhysicalDeviceGroupsKHR = PFN_vkEnumeratePhysicalDeviceGroups(instance: vk::Instance, count: *mut u32, groups: *mut vk::PhysicalDeviceGroupProperties<'_>) -> vk::Result => crate::instance::enumerate_physical_device_groups;
+}
+
+commands! {
+    /// Commands of a physical device, which the loader also asks for by vk_icdGetPhysicalDeviceProcAddr.
+    physical_device:
+    vkGetPhysicalDeviceProperties = PFN_vkGetPhysicalDeviceProperties(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceProperties) -> () => crate::physical_device::properties;
+    vkGetPhysicalDeviceProperties2 | vkGetPhysicalDeviceProperties2KHR = PFN_vkGetPhysicalDeviceProperties2(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceProperties2<'_>) -> () => crate::physical_device::properties2;
+    vkGetPhysicalDeviceMemoryProperties = PFN_vkGetPhysicalDeviceMemoryProperties(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceMemoryProperties) -> () => crate::physical_device::memory_properties;
+    vkGetPhysicalDeviceMemoryProperties2 | vkGetPhysicalDeviceMemoryProperties2KHR = PFN_vkGetPhysicalDeviceMemoryProperties2(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceMemoryProperties2<'_>) -> () => crate::physical_device::memory_properties2;
+    vkEnumerateDeviceExtensionProperties = PFN_vkEnumerateDeviceExtensionProperties(device: vk::PhysicalDevice, layer: *const std::ffi::c_char, count: *mut u32, properties: *mut vk::ExtensionProperties) -> vk::Result => crate::physical_device::enumerate_extensions;
+    vkCreateDevice = PFN_vkCreateDevice(physical: vk::PhysicalDevice, info: *const vk::DeviceCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, device: *mut vk::Device) -> vk::Result => crate::device::create;
+}
+
+commands! {
+    /// Commands every device needs intercepted, for Tidemark's own bookkeeping.
+    device:
+    vkGetDeviceProcAddr = PFN_vkGetDeviceProcAddr(device: vk::Device, name: *const std::ffi::c_char) -> vk::PFN_vkVoidFunction => crate::device::proc_addr;
+    vkDestroyDevice = PFN_vkDestroyDevice(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::device::destroy;
+    vkGetDeviceQueue = PFN_vkGetDeviceQueue(device: vk::Device, family: u32, index: u32, queue: *mut vk::Queue) -> () => crate::device::queue;
+    vkGetDeviceQueue2 = PFN_vkGetDeviceQueue2(device: vk::Device, info: *const vk::DeviceQueueInfo2<'_>, queue: *mut vk::Queue) -> () => crate::device::queue2;
+}
+
+commands! {
+    /// Commands that coherence depends on: intercepted on devices with emulated memory only.
+    coherence:
+    vkAllocateMemory = PFN_vkAllocateMemory(device: vk::Device, info: *const vk::MemoryAllocateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, memory: *mut vk::DeviceMemory) -> vk::Result => crate::memory::allocate;
+    vkFreeMemory = PFN_vkFreeMemory(device: vk::Device, memory: vk::DeviceMemory, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::memory::free;
+    vkMapMemory = PFN_vkMapMemory(device: vk::Device, memory: vk::DeviceMemory, offset: vk::DeviceSize, size: vk::DeviceSize, flags: vk::MemoryMapFlags, data: *mut *mut std::ffi::c_void) -> vk::Result => crate::memory::map;
+    vkMapMemory2 | vkMapMemory2KHR = PFN_vkMapMemory2KHR(device: vk::Device, info: *const vk::MemoryMapInfoKHR<'_>, data: *mut *mut std::ffi::c_void) -> vk::Result => crate::memory::map2;
+    vkUnmapMemory = PFN_vkUnmapMemory(device: vk::Device, memory: vk::DeviceMemory) -> () => crate::memory::unmap;
+    vkUnmapMemory2 | vkUnmapMemory2KHR = PFN_vkUnmapMemory2KHR(device: vk::Device, info: *const vk::MemoryUnmapInfoKHR<'_>) -> vk::Result => crate::memory::unmap2;
+    vkFlushMappedMemoryRanges = PFN_vkFlushMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::flush_ranges;
+    vkInvalidateMappedMemoryRanges = PFN_vkInvalidateMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::invalidate_ranges;
+
+    vkGetBufferMemoryRequirements = PFN_vkGetBufferMemoryRequirements(device: vk::Device, buffer: vk::Buffer, requirements: *mut vk::MemoryRequirements) -> () => crate::requirements::buffer;
+    vkGetBufferMemoryRequirements2 | vkGetBufferMemoryRequirements2KHR = PFN_vkGetBufferMemoryRequirements2(device: vk::Device, info: *const vk::BufferMemoryRequirementsInfo2<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::buffer2;
+    vkGetDeviceBufferMemoryRequirements | vkGetDeviceBufferMemoryRequirementsKHR = PFN_vkGetDeviceBufferMemoryRequirements(device: vk::Device, info: *const vk::DeviceBufferMemoryRequirements<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::device_buffer;
+    vkGetImageMemoryRequirements = PFN_vkGetImageMemoryRequirements(device: vk::Device, image: vk::Image, requirements: *mut vk::MemoryRequirements) -> () => crate::requirements::image;
+    vkGetImageMemoryRequirements2 | vkGetImageMemoryRequirements2KHR = PFN_vkGetImageMemoryRequirements2(device: vk::Device, info: *const vk::ImageMemoryRequirementsInfo2<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::image2;
+    vkGetDeviceImageMemoryRequirements | vkGetDeviceImageMemoryRequirementsKHR = PFN_vkGetDeviceImageMemoryRequirements(device: vk::Device, info: *const vk::DeviceImageMemoryRequirements<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::device_image;
+    vkGetMemoryFdPropertiesKHR = PFN_vkGetMemoryFdPropertiesKHR(device: vk::Device, kind: vk::ExternalMemoryHandleTypeFlags, fd: std::ffi::c_int, properties: *mut vk::MemoryFdPropertiesKHR<'_>) -> vk::Result => crate::requirements::memory_fd;
+
+    vkQueueSubmit = PFN_vkQueueSubmit(queue: vk::Queue, count: u32, submits: *const vk::SubmitInfo<'_>, fence: vk::Fence) -> vk::Result => crate::queue::submit;
+    vkQueueSubmit2 | vkQueueSubmit2KHR = PFN_vkQueueSubmit2(queue: vk::Queue, count: u32, submits: *const vk::SubmitInfo2<'_>, fence: vk::Fence) -> vk::Result => crate::queue::submit2;
+    vkQueueBindSparse = PFN_vkQueueBindSparse(queue: vk::Queue, count: u32, binds: *const vk::BindSparseInfo<'_>, fence: vk::Fence) -> vk::Result => crate::queue::bind_sparse;
+    vkQueuePresentKHR = PFN_vkQueuePresentKHR(queue: vk::Queue, info: *const vk::PresentInfoKHR<'_>) -> vk::Result => crate::queue::present;
+    vkQueueWaitIdle = PFN_vkQueueWaitIdle(queue: vk::Queue) -> vk::Result => crate::queue::wait_idle;
+    vkDeviceWaitIdle = PFN_vkDeviceWaitIdle(device: vk::Device) -> vk::Result => crate::device::wait_idle;
+
+    vkWaitForFences = PFN_vkWaitForFences(device: vk::Device, count: u32, fences: *const vk::Fence, all: vk::Bool32, timeout: u64) -> vk::Result => crate::fence::wait;
+    vkGetFenceStatus = PFN_vkGetFenceStatus(device: vk::Device, fence: vk::Fence) -> vk::Result => crate::fence::status;
+    vkWaitSemaphores | vkWaitSemaphoresKHR = PFN_vkWaitSemaphores(device: vk::Device, info: *const vk::SemaphoreWaitInfo<'_>, timeout: u64) -> vk::Result => crate::semaphore::wait;
+    vkSignalSemaphore | vkSignalSemaphoreKHR = PFN_vkSignalSemaphore(device: vk::Device, info: *const vk::SemaphoreSignalInfo<'_>) -> vk::Result => crate::semaphore::signal;
+    vkGetSemaphoreCounterValue | vkGetSemaphoreCounterValueKHR = PFN_vkGetSemaphoreCounterValue(device: vk::Device, semaphore: vk::Semaphore, value: *mut u64) -> vk::Result => crate::semaphore::counter_value;
+    vkSetEvent = PFN_vkSetEvent(device: vk::Device, event: vk::Event) -> vk::Result => crate::event::set;
+    vkGetEventStatus = PFN_vkGetEventStatus(device: vk::Device, event: vk::Event) -> vk::Result => crate::event::status;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_the_command_s_failure() {
+        assert_eq!(guard(|| -> vk::Result { panic!("on purpose") }), vk::Result::ERROR_UNKNOWN);
+    }
+
+    #[test]
+    fn commands_are_found_by_each_of_their_names_and_no_other() {
+        assert!(coherence::find(c"vkMapMemory2").is_some());
+        assert_eq!(coherence::find(c"vkMapMemory2KHR"), coherence::find(c"vkMapMemory2"));
+        assert!(coherence::find(c"vkCmdDraw").is_none());
+        assert!(coherence::find(c"vkMapMemory3").is_none());
+    }
+}

@@ -1,0 +1,28 @@
+//! VkEvent, as far as the host takes part.
+
+use crate::tables::DEVICES;
+use ash::vk;
+
+/// vkSetEvent: may release work that was submitted long ago and reads what the host wrote since.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn set(device: vk::Device, event: vk::Event) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(set) = state.next.vkSetEvent else { return vk::Result::ERROR_DEVICE_LOST };
+    state.before_submit();
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { set(device, event) }
+}
+
+/// vkGetEventStatus.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn status(device: vk::Device, event: vk::Event) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(status) = state.next.vkGetEventStatus else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: the arguments are passed on as they came.
+    let result = unsafe { status(device, event) };
+    state.after_wait(result)
+}
