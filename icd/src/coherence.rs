@@ -1,7 +1,9 @@
 //! Sync points: what is flushed and read back, and when.
 //!
-//! - Before the device may start on what the host wrote (submits, presents, host signals), coherent memory is
-//!   flushed. The flush is a copy by the CPU, so it cannot queue behind a batch that waits for the very signal.
+//! - Before the device may start on what the host wrote (submits, presents, host signals), mapped memory is
+//!   flushed. That of the type without HOST_COHERENT too: applications that should flush it themselves forget
+//!   to (Zink of Mesa 22.3 takes it for GL_MAP_COHERENT_BIT buffers), and get away with it on most devices. The
+//!   flush is a copy by the CPU, so it cannot queue behind a batch that waits for the very signal.
 //! - After the host has learned that the device is done with something (waits, and queries that find it done),
 //!   mapped memory is read back: the application may look at once. Applications that leave out the barrier to the
 //!   host get their data all the same, since no barrier is looked at.
@@ -74,10 +76,7 @@ impl Device {
             return;
         }
         measured(Counter::FlushNanoseconds, || {
-            mapped
-                .values()
-                .filter(|memory| memory.coherent)
-                .for_each(|memory| self.flush(memory, 0..memory.len()));
+            mapped.values().for_each(|memory| self.flush(memory, 0..memory.len()));
         });
     }
 
@@ -106,6 +105,9 @@ impl Device {
         if bytes > 0 {
             self.report(aperture, Aperture::flush, range);
         }
+        if pages > 0 {
+            log::trace!("{:?}: {bytes} bytes flushed out of {pages} pages", memory.handle);
+        }
         profile().add(Counter::PagesWritten, pages);
         profile().add(Counter::BytesFlushed, bytes);
     }
@@ -118,6 +120,9 @@ impl Device {
         let Some((mirror, aperture)) = memory.mirror() else { return };
         self.report(aperture, Aperture::invalidate, range.clone());
         let Traffic { bytes, .. } = mirror.readback(range);
+        if bytes > 0 {
+            log::trace!("{:?}: {bytes} bytes read back", memory.handle);
+        }
         profile().add(Counter::BytesReadBack, bytes);
     }
 

@@ -9,20 +9,15 @@ use ash::vk::{self, Handle};
 use std::ffi::c_void;
 use std::ops::Range;
 use std::slice;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tidemark_winsys::telemetry::Counter;
 use tidemark_winsys::{Mirror, RwLockExt};
 
 /// An allocation of an emulated type.
 pub(crate) struct Memory {
-    handle: vk::DeviceMemory,
+    pub(crate) handle: vk::DeviceMemory,
     /// Bytes.
     size: usize,
-    /// Whether its type is HOST_COHERENT towards the application.
-    pub(crate) coherent: bool,
-    /// Index of the heap it counts on.
-    heap: usize,
     backing_is_coherent: bool,
     /// From the first mapping on. The mirror comes first: it must end before the aperture it works through.
     mirror: OnceLock<(Mirror, Aperture)>,
@@ -98,14 +93,12 @@ pub(crate) unsafe fn allocate(
     let emulated = Memory {
         handle,
         size: usize::try_from(info.allocation_size).unwrap_or(usize::MAX),
-        coherent: memory_type.flags.contains(vk::MemoryPropertyFlags::HOST_COHERENT),
-        heap: memory_type.heap,
         backing_is_coherent,
         mirror: OnceLock::new(),
     };
-    state.physical.emulated[memory_type.heap].fetch_add(info.allocation_size, Ordering::Relaxed);
     profile().add(Counter::Allocations, 1);
     profile().add(Counter::AllocatedBytes, info.allocation_size);
+    log::debug!("{handle:?}: {} bytes of {:?}", info.allocation_size, memory_type.flags);
     coherence.memories.exclusive().insert(handle.as_raw(), Arc::new(emulated));
     result
 }
@@ -123,10 +116,7 @@ pub(crate) unsafe fn free(
     if let Some(coherence) = &state.coherence {
         // Locking `mapped` waits for flushes and readbacks in progress: they must not find the memory gone.
         coherence.mapped.exclusive().remove(&memory.as_raw());
-        let emulated = coherence.memories.exclusive().remove(&memory.as_raw());
-        if let Some(emulated) = emulated {
-            state.physical.emulated[emulated.heap].fetch_sub(emulated.size as u64, Ordering::Relaxed);
-        }
+        coherence.memories.exclusive().remove(&memory.as_raw());
     }
     if let Some(free) = state.next.vkFreeMemory {
         // SAFETY: the arguments are passed on as they came.
@@ -208,6 +198,7 @@ fn map_emulated(
             Ok::<_, vk::Result>(view)
         })?;
         profile().add(Counter::Maps, 1);
+        log::debug!("{memory:?}: mapped at {view:p}");
         coherence.mapped.exclusive().insert(memory.as_raw(), emulated.clone());
         let offset = usize::try_from(offset).map_err(|_| vk::Result::ERROR_MEMORY_MAP_FAILED)?;
         Ok(view.wrapping_add(offset).cast())
@@ -309,6 +300,12 @@ unsafe fn for_each_range(
             .as_ref()
             .and_then(|coherence| coherence.memories.shared().get(&range.memory.as_raw()).cloned());
         if let Some(memory) = emulated {
+            log::trace!(
+                "{:?}: {}+{} synchronised by the application",
+                range.memory,
+                range.offset,
+                range.size
+            );
             sync(&memory, memory.range(range.offset, range.size));
             continue;
         }

@@ -1,15 +1,21 @@
 //! The memory types applications see, and how they map onto the backing driver's.
 //!
-//! In mode `always`, with lavapipe's one type (device-local, host-visible, coherent, cached):
+//! In mode `always`, with lavapipe's one type (device-local, host-visible, coherent, cached), they are those of a
+//! device with unified memory and no coherent caches, such as many SoCs:
 //!
-//! | type | heap | is |
-//! | --- | --- | --- |
-//! | DEVICE_LOCAL | the backing driver's | passed through, not mappable |
-//! | HOST_VISIBLE, HOST_CACHED | host | emulated, flushed when the application flushes |
-//! | HOST_VISIBLE, HOST_COHERENT, HOST_CACHED | host | emulated, flushed at every submit |
+//! | type | is |
+//! | --- | --- |
+//! | DEVICE_LOCAL | passed through, not mappable |
+//! | DEVICE_LOCAL, HOST_VISIBLE, HOST_CACHED | emulated; the application flushes, and Tidemark again at every submit |
+//! | DEVICE_LOCAL, HOST_VISIBLE, HOST_COHERENT, HOST_CACHED | emulated, flushed at every submit |
+//!
+//! Heaps stay the backing driver's, and with them the budget: emulated memory is its memory, plus a host view. A
+//! type on a device-local heap must be device-local itself (VkMemoryPropertyFlagBits). Applications count on it,
+//! too: without a type that is both device-local and host-visible, Zink of Mesa 22.3 maps buffers persistently by
+//! way of a staging copy that it never updates.
 
 use crate::config::Mode;
-use ash::vk::{self, MemoryHeapFlags, MemoryPropertyFlags as Flags};
+use ash::vk::{self, MemoryPropertyFlags as Flags};
 
 /// The properties that let the host in.
 const HOST: Flags = Flags::from_raw(
@@ -32,8 +38,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryType {
     pub(crate) flags: Flags,
-    /// Index of its heap, among the heaps applications see.
-    pub(crate) heap: usize,
+    /// Index of its heap.
+    pub(crate) heap: u32,
     /// Index of the backing driver's type it is made of.
     pub(crate) backing: u32,
     pub(crate) kind: Kind,
@@ -43,47 +49,40 @@ impl MemoryType {
     pub(crate) fn is_emulated(&self) -> bool {
         self.kind != Kind::PassedThrough
     }
+
+    /// The type made of this one that gives the host `host`.
+    fn emulated(&self, host: Flags) -> Self {
+        let backing_is_coherent = self.flags.contains(Flags::HOST_COHERENT);
+        Self { flags: self.flags & !HOST | host, kind: Kind::Emulated { backing_is_coherent }, ..*self }
+    }
 }
 
-/// A memory heap as applications see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Heap {
-    pub(crate) size: u64,
-    pub(crate) flags: MemoryHeapFlags,
-    /// Index of the backing driver's heap it draws from.
-    pub(crate) backing: usize,
-    /// Whether it is Tidemark's own, for emulated memory.
-    pub(crate) is_host: bool,
-}
-
-/// All of a physical device's types and heaps.
+/// All of a physical device's types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryTypes {
     pub(crate) types: Vec<MemoryType>,
-    pub(crate) heaps: Vec<Heap>,
 }
 
 impl MemoryTypes {
-    /// What a device with `backing` memory shows in `mode`, on a machine with `host_memory` bytes.
-    pub(crate) fn new(backing: &vk::PhysicalDeviceMemoryProperties, mode: Mode, host_memory: u64) -> Self {
-        let heaps = backing.memory_heaps_as_slice().iter().enumerate().map(|(index, heap)| Heap {
-            size: heap.size,
-            flags: heap.flags,
-            backing: index,
-            is_host: false,
-        });
+    /// What a device with `backing` memory shows in `mode`.
+    pub(crate) fn new(backing: &vk::PhysicalDeviceMemoryProperties, mode: Mode) -> Self {
         let types = (0..).zip(backing.memory_types_as_slice()).map(|(index, memory_type)| MemoryType {
             flags: memory_type.property_flags,
-            heap: memory_type.heap_index as usize,
+            heap: memory_type.heap_index,
             backing: index,
             kind: Kind::PassedThrough,
         });
-        let own = Self { types: types.collect(), heaps: heaps.collect() };
-        match mode {
-            Mode::Never => own,
-            Mode::Auto => own.with_what_lacks(),
-            Mode::Always => own.all_emulated(host_memory),
+        let own = Self { types: types.collect() };
+        let emulated = match mode {
+            Mode::Never => return own,
+            Mode::Auto => own.with_what_lacks(backing.memory_heap_count),
+            Mode::Always => own.all_emulated(backing.memory_heap_count),
+        };
+        if emulated.types.len() > vk::MAX_MEMORY_TYPES {
+            log::error!("the backing driver has too many memory types to add emulated ones: using its own");
+            return own;
         }
+        emulated
     }
 
     /// Whether there is anything for Tidemark to do.
@@ -97,84 +96,44 @@ impl MemoryTypes {
         self.types.iter().zip(0..).fold(0, |bits, (memory_type, index)| bits | allowed(memory_type) << index)
     }
 
-    /// The structure applications get.
-    pub(crate) fn properties(&self) -> vk::PhysicalDeviceMemoryProperties {
-        let mut properties = vk::PhysicalDeviceMemoryProperties::default();
+    /// Puts these types in the place of the backing driver's.
+    pub(crate) fn store(&self, properties: &mut vk::PhysicalDeviceMemoryProperties) {
+        properties.memory_type_count = 0;
         for (to, from) in properties.memory_types.iter_mut().zip(&self.types) {
-            *to = vk::MemoryType {
-                property_flags: from.flags,
-                heap_index: u32::try_from(from.heap).unwrap_or(u32::MAX),
-            };
+            *to = vk::MemoryType { property_flags: from.flags, heap_index: from.heap };
             properties.memory_type_count += 1;
         }
-        for (to, from) in properties.memory_heaps.iter_mut().zip(&self.heaps) {
-            *to = vk::MemoryHeap { size: from.size, flags: from.flags };
-            properties.memory_heap_count += 1;
-        }
-        properties
     }
 
     /// Mode `auto`: coherent and cached memory, where no type is both.
-    fn with_what_lacks(mut self) -> Self {
-        let wanted = HOST;
-        if self.types.iter().any(|memory_type| memory_type.flags.contains(wanted)) {
-            return self;
+    fn with_what_lacks(&self, heaps: u32) -> Self {
+        let mut types = self.types.clone();
+        if !types.iter().any(|memory_type| memory_type.flags.contains(HOST)) {
+            types.extend((0..heaps).filter_map(|heap| Some(self.host_visible(heap)?.emulated(HOST))));
         }
-        for heap in 0..self.heaps.len() {
-            if let Some(source) = self.host_visible(heap) {
-                self.types.push(MemoryType {
-                    flags: source.flags | wanted,
-                    kind: emulated(&source),
-                    ..source
-                });
-            }
-        }
-        self.ordered()
+        Self { types }.ordered()
     }
 
     /// Mode `always`: the device is one whose memory the host cannot reach, but for emulation.
-    fn all_emulated(self, host_memory: u64) -> Self {
-        let mut heaps = self.heaps.clone();
+    fn all_emulated(&self, heaps: u32) -> Self {
         let mut types: Vec<MemoryType> = Vec::new();
         for memory_type in &self.types {
             let stripped = MemoryType { flags: memory_type.flags & !HOST, ..*memory_type };
-            let twin = |t: &MemoryType| (t.flags, t.heap) == (stripped.flags, stripped.heap);
+            let is_same = |t: &MemoryType| (t.flags, t.heap) == (stripped.flags, stripped.heap);
             // A type that only differed in how the host sees it is now one too many.
-            if stripped.flags == memory_type.flags || !types.iter().any(twin) {
+            if stripped.flags == memory_type.flags || !types.iter().any(is_same) {
                 types.push(stripped);
             }
         }
-        for heap in 0..self.heaps.len() {
-            let Some(source) = self.host_visible(heap) else { continue };
-            let from = self.heaps[heap];
-            // A type on a device-local heap must be device-local itself, which emulated memory is not: reads and
-            // writes of the host go elsewhere. So it gets a heap of its own, whose bytes are also bytes of the
-            // device's heap and of the host's memory, of which it may take half.
-            let heap = if from.flags.contains(MemoryHeapFlags::DEVICE_LOCAL) {
-                heaps.push(Heap {
-                    size: from.size.min(host_memory / 2).max(1),
-                    flags: from.flags & !MemoryHeapFlags::DEVICE_LOCAL,
-                    backing: heap,
-                    is_host: true,
-                });
-                heaps.len() - 1
-            } else {
-                heap
-            };
-            for flags in [Flags::HOST_VISIBLE | Flags::HOST_CACHED, HOST] {
-                types.push(MemoryType { flags, heap, backing: source.backing, kind: emulated(&source) });
-            }
+        for source in (0..heaps).filter_map(|heap| self.host_visible(heap)) {
+            types.extend([Flags::HOST_VISIBLE | Flags::HOST_CACHED, HOST].map(|host| source.emulated(host)));
         }
-        if types.len() > vk::MAX_MEMORY_TYPES || heaps.len() > vk::MAX_MEMORY_HEAPS {
-            log::error!("the backing driver has too many memory types to add emulated ones: using its own");
-            return self;
-        }
-        Self { types, heaps }.ordered()
+        Self { types }.ordered()
     }
 
     /// The type of a heap that an emulated one is best made of: coherent spares explicit flushes, cached makes
     /// comparisons fast. None if the host cannot see the heap.
-    fn host_visible(&self, heap: usize) -> Option<MemoryType> {
+    fn host_visible(&self, heap: u32) -> Option<MemoryType> {
         let host_visible = self.types.iter().filter(|memory_type| {
             memory_type.heap == heap
                 && memory_type.flags.contains(Flags::HOST_VISIBLE)
@@ -195,15 +154,11 @@ impl MemoryTypes {
     }
 }
 
-fn emulated(source: &MemoryType) -> Kind {
-    Kind::Emulated { backing_is_coherent: source.flags.contains(Flags::HOST_COHERENT) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ash::vk::MemoryHeapFlags;
 
-    const GIB: u64 = 1 << 30;
     const DL: Flags = Flags::DEVICE_LOCAL;
     const HV: Flags = Flags::HOST_VISIBLE;
     const CO: Flags = Flags::HOST_COHERENT;
@@ -213,7 +168,7 @@ mod tests {
         let mut properties = vk::PhysicalDeviceMemoryProperties::default();
         for &flags in heaps {
             properties.memory_heaps[properties.memory_heap_count as usize] =
-                vk::MemoryHeap { size: 8 * GIB, flags };
+                vk::MemoryHeap { size: 1 << 30, flags };
             properties.memory_heap_count += 1;
         }
         for &(property_flags, heap_index) in types {
@@ -241,11 +196,12 @@ mod tests {
 
     #[test]
     fn always_on_lavapipe_is_the_documented_list() {
-        let memory = MemoryTypes::new(&lavapipe(), Mode::Always, 6 * GIB);
-        assert_eq!(flags(&memory), [DL, HV | CA, HV | CO | CA]);
-        assert_eq!(memory.types.iter().map(|t| t.heap).collect::<Vec<_>>(), [0, 1, 1]);
-        assert_eq!(memory.heaps[1].size, 3 * GIB);
-        assert!(memory.heaps[1].is_host && !memory.heaps[1].flags.contains(MemoryHeapFlags::DEVICE_LOCAL));
+        let memory = MemoryTypes::new(&lavapipe(), Mode::Always);
+        assert_eq!(flags(&memory), [DL, DL | HV | CA, DL | HV | CO | CA]);
+        assert_eq!(memory.types.iter().map(MemoryType::is_emulated).collect::<Vec<_>>(), [false, true, true]);
+        let mut properties = lavapipe();
+        memory.store(&mut properties);
+        assert_eq!((properties.memory_type_count, properties.memory_heap_count), (3, 1));
         assert_eq!(memory.bits(0b1), 0b111);
         assert_eq!(memory.bits(0), 0);
     }
@@ -253,7 +209,7 @@ mod tests {
     #[test]
     fn auto_and_never_leave_lavapipe_alone() {
         for mode in [Mode::Auto, Mode::Never] {
-            let memory = MemoryTypes::new(&lavapipe(), mode, 6 * GIB);
+            let memory = MemoryTypes::new(&lavapipe(), mode);
             assert!(!memory.emulates());
             assert_eq!(flags(&memory), [DL | HV | CO | CA]);
         }
@@ -262,7 +218,7 @@ mod tests {
     #[test]
     fn auto_adds_coherent_cached_memory_where_there_is_only_write_combined() {
         let board = properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0), (DL | HV | CO, 0)]);
-        let memory = MemoryTypes::new(&board, Mode::Auto, 6 * GIB);
+        let memory = MemoryTypes::new(&board, Mode::Auto);
         assert_eq!(flags(&memory), [DL, DL | HV | CO, DL | HV | CO | CA]);
         assert_eq!(memory.types[2].kind, Kind::Emulated { backing_is_coherent: true });
         assert_eq!(memory.bits(0b10), 0b110);
@@ -272,7 +228,7 @@ mod tests {
     fn auto_makes_non_coherent_cached_memory_coherent() {
         let phone =
             properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0), (DL | HV | CO, 0), (DL | HV | CA, 0)]);
-        let memory = MemoryTypes::new(&phone, Mode::Auto, 6 * GIB);
+        let memory = MemoryTypes::new(&phone, Mode::Auto);
         let added = memory.types.iter().find(|memory_type| memory_type.is_emulated()).unwrap();
         assert_eq!((added.flags, added.backing), (DL | HV | CO | CA, 2));
         assert_eq!(added.kind, Kind::Emulated { backing_is_coherent: false });
@@ -280,11 +236,13 @@ mod tests {
 
     #[test]
     fn always_on_a_discrete_gpu_takes_each_heap_s_best_type() {
-        let memory = MemoryTypes::new(&discrete(), Mode::Always, 6 * GIB);
-        // Heap 1 is not device-local, so its emulated types stay there; heap 0's get a heap of their own.
+        let memory = MemoryTypes::new(&discrete(), Mode::Always);
         let emulated: Vec<_> =
             memory.types.iter().filter(|t| t.is_emulated()).map(|t| (t.flags, t.heap, t.backing)).collect();
-        assert_eq!(emulated, [(HV | CA, 2, 2), (HV | CA, 1, 3), (HV | CO | CA, 2, 2), (HV | CO | CA, 1, 3)]);
+        assert_eq!(
+            emulated,
+            [(HV | CA, 1, 3), (DL | HV | CA, 0, 2), (HV | CO | CA, 1, 3), (DL | HV | CO | CA, 0, 2)]
+        );
         assert!(memory.types.iter().all(|t| t.is_emulated() || !t.flags.intersects(HOST)));
     }
 
@@ -292,7 +250,7 @@ mod tests {
     fn the_order_is_the_specification_s() {
         for backing in [lavapipe(), discrete()] {
             for mode in [Mode::Auto, Mode::Always] {
-                let order = flags(&MemoryTypes::new(&backing, mode, 6 * GIB));
+                let order = flags(&MemoryTypes::new(&backing, mode));
                 for (index, later) in order.iter().enumerate() {
                     for earlier in &order[..index] {
                         assert!(

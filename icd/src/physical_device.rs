@@ -11,7 +11,6 @@ use ash::vk;
 use std::ffi::{CStr, c_char, c_void};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tidemark's state of a physical device.
 pub(crate) struct PhysicalDevice {
@@ -19,8 +18,6 @@ pub(crate) struct PhysicalDevice {
     /// "Tidemark (<the backing driver's name>)".
     pub(crate) name: String,
     pub(crate) memory: MemoryTypes,
-    /// Bytes of emulated memory allocated, by the heap applications see.
-    pub(crate) emulated: [AtomicU64; vk::MAX_MEMORY_HEAPS],
 }
 
 impl PhysicalDevice {
@@ -39,8 +36,7 @@ impl PhysicalDevice {
         let state = Self {
             instance: instance.clone(),
             name: format!("Tidemark ({backing_name})"),
-            memory: MemoryTypes::new(&memory, mode, tidemark_winsys::total_memory()),
-            emulated: [const { AtomicU64::new(0) }; vk::MAX_MEMORY_HEAPS],
+            memory: MemoryTypes::new(&memory, mode),
         };
         if state.memory.emulates() {
             log::info!("{backing_name}: mode {mode}, memory types {:?}", state.memory.types);
@@ -224,11 +220,15 @@ pub(crate) unsafe fn memory_properties(
     properties: *mut vk::PhysicalDeviceMemoryProperties,
 ) {
     let Some(state) = PHYSICAL_DEVICES.get(device) else { return };
-    // SAFETY: the structure is the caller's to be filled.
-    unsafe { *properties = state.memory.properties() };
+    let Some(get) = state.instance.physical_device_fns.vkGetPhysicalDeviceMemoryProperties else { return };
+    // SAFETY: the arguments are passed on as they came; the structure is then filled.
+    state.memory.store(unsafe {
+        get(device, properties);
+        &mut *properties
+    });
 }
 
-/// vkGetPhysicalDeviceMemoryProperties2.
+/// vkGetPhysicalDeviceMemoryProperties2. Budgets in its chain speak of heaps, which are the backing driver's.
 ///
 /// # Safety
 /// As the specification demands.
@@ -238,43 +238,11 @@ pub(crate) unsafe fn memory_properties2(
 ) {
     let Some(state) = PHYSICAL_DEVICES.get(device) else { return };
     let Some(get) = state.instance.physical_device_fns.vkGetPhysicalDeviceMemoryProperties2 else { return };
-    // SAFETY: the arguments are passed on as they came.
-    unsafe { get(device, properties) };
-    // SAFETY: filled by the call above.
-    let properties = unsafe { &mut *properties };
-    properties.memory_properties = state.memory.properties();
-    // SAFETY: a valid output chain, to whose structures nobody else refers.
-    let budget = unsafe { chain::find::<vk::PhysicalDeviceMemoryBudgetPropertiesEXT<'_>>(properties.p_next) };
-    if let Some(budget) = budget {
-        fill_budget(budget, &state);
-    }
-}
-
-/// Rewrites the backing driver's budget, by its heaps, to one by the heaps applications see.
-///
-/// A host heap draws on a backing heap: what emulated memory occupies there counts for the host heap alone, and
-/// what is left there is left for both.
-fn fill_budget(budget: &mut vk::PhysicalDeviceMemoryBudgetPropertiesEXT<'_>, state: &PhysicalDevice) {
-    let (backing_budget, backing_usage) = (budget.heap_budget, budget.heap_usage);
-    budget.heap_budget = [0; vk::MAX_MEMORY_HEAPS];
-    budget.heap_usage = [0; vk::MAX_MEMORY_HEAPS];
-    for (index, heap) in state.memory.heaps.iter().enumerate() {
-        let (room, used) = (backing_budget[heap.backing], backing_usage[heap.backing]);
-        budget.heap_usage[index] = if heap.is_host {
-            state.emulated[index].load(Ordering::Relaxed)
-        } else {
-            let moved = state
-                .memory
-                .heaps
-                .iter()
-                .enumerate()
-                .filter(|(_, other)| other.is_host && other.backing == heap.backing);
-            let moved: u64 = moved.map(|(index, _)| state.emulated[index].load(Ordering::Relaxed)).sum();
-            used.saturating_sub(moved)
-        };
-        let left = room.saturating_sub(used);
-        budget.heap_budget[index] = (budget.heap_usage[index] + left).clamp(1, heap.size);
-    }
+    // SAFETY: the arguments are passed on as they came; the structure is then filled.
+    state.memory.store(unsafe {
+        get(device, properties);
+        &mut (*properties).memory_properties
+    });
 }
 
 /// vkEnumerateDeviceExtensionProperties, without the [`hidden`] ones.

@@ -8,7 +8,6 @@ const fn opcode(direction: u32, group: u8, number: u8, size: usize) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
     let size = size as u32;
     // `u32::from` is not const yet; both casts widen.
-    #[expect(clippy::cast_lossless, reason = "no const conversion")]
     let (group, number) = (group as u32, number as u32);
     direction << 30 | size << 16 | group << 8 | number
 }

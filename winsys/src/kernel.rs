@@ -177,7 +177,9 @@ pub(crate) fn prove(tracker: &WriteProtect) -> Result<(), Unsupported> {
     unsafe { rustix::mm::munmap(base, 2 * page) }.map_err(trial)?;
     match outcome.map_err(Unsupported::Trial)? {
         [before, after, again]
-            if before.is_empty() && after == [start + page..start + 2 * page] && again.is_empty() =>
+            if before.is_empty()
+                && after.iter().eq([&(start + page..start + 2 * page)])
+                && again.is_empty() =>
         {
             Ok(())
         }

@@ -31,15 +31,3 @@ pub use sync::{LockExt, RwLockExt};
 pub fn page_size() -> usize {
     rustix::param::page_size()
 }
-
-/// Bytes of memory this machine has.
-pub fn total_memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    #[allow(
-        clippy::unnecessary_cast,
-        clippy::cast_lossless,
-        reason = "unsigned long: its width differs by architecture"
-    )]
-    let total = info.totalram as u64;
-    total.saturating_mul(u64::from(info.mem_unit))
-}
