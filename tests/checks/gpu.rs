@@ -1,0 +1,284 @@
+//! A device, buffers, and command buffers: what every check needs.
+
+use ash::{Entry, Instance, vk};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::Failure;
+
+pub(crate) const COHERENT: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags::from_raw(
+    vk::MemoryPropertyFlags::HOST_VISIBLE.as_raw() | vk::MemoryPropertyFlags::HOST_COHERENT.as_raw(),
+);
+
+/// A second: far longer than any of these batches takes.
+pub(crate) const LONG: u64 = 10_000_000_000;
+
+/// The first physical device, with one queue that can copy.
+pub(crate) struct Gpu {
+    pub(crate) device: ash::Device,
+    pub(crate) queue: vk::Queue,
+    pub(crate) memory: vk::PhysicalDeviceMemoryProperties,
+    pub(crate) instance: Instance,
+    pub(crate) physical: vk::PhysicalDevice,
+    pool: vk::CommandPool,
+    /// The loader stays loaded as long as anything made by it.
+    _entry: Entry,
+}
+
+impl Gpu {
+    pub(crate) fn new() -> Result<Arc<Self>, Failure> {
+        let entry = load()?;
+        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
+        let info = vk::InstanceCreateInfo::default().application_info(&application);
+        // SAFETY: valid create infos, here and below; handles are destroyed in `drop`, in reverse order.
+        let instance = unsafe { entry.create_instance(&info, None) }?;
+        // SAFETY: a live instance.
+        let physical = unsafe { instance.enumerate_physical_devices() }?;
+        let physical = *physical.first().ok_or_else(|| "no Vulkan device".to_string())?;
+        let priorities = [1.0];
+        let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
+        let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default().timeline_semaphore(true);
+        let mut vulkan13 = vk::PhysicalDeviceVulkan13Features::default().synchronization2(true);
+        let info = vk::DeviceCreateInfo::default()
+            .queue_create_infos(&queues)
+            .push_next(&mut vulkan12)
+            .push_next(&mut vulkan13);
+        // SAFETY: features that every device of Vulkan 1.3 has.
+        let device = unsafe { instance.create_device(physical, &info, None) }?;
+        // SAFETY: the queue asked for above.
+        let queue = unsafe { device.get_device_queue(0, 0) };
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(0);
+        // SAFETY: a live device.
+        let pool = unsafe { device.create_command_pool(&info, None) }?;
+        // SAFETY: a device of the live instance.
+        let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
+        Ok(Arc::new(Self { device, queue, memory, instance, physical, pool, _entry: entry }))
+    }
+
+    /// A memory type with all of `wanted` and none of `unwanted`, out of `bits`.
+    pub(crate) fn memory_type(
+        &self,
+        bits: u32,
+        wanted: vk::MemoryPropertyFlags,
+        unwanted: vk::MemoryPropertyFlags,
+    ) -> Option<u32> {
+        (0..).zip(self.memory.memory_types_as_slice()).find_map(|(index, memory_type)| {
+            let flags = memory_type.property_flags;
+            (bits >> index & 1 == 1 && flags.contains(wanted) && !flags.intersects(unwanted)).then_some(index)
+        })
+    }
+
+    /// A coherent buffer of `size` bytes, mapped, with zeros in it.
+    pub(crate) fn coherent(self: &Arc<Self>, size: u64) -> Result<Buffer, Failure> {
+        let buffer = Buffer::new(self, size, COHERENT, vk::MemoryPropertyFlags::empty())?
+            .ok_or_else(|| "no HOST_VISIBLE|HOST_COHERENT memory for a buffer, which Vulkan demands".to_string())?;
+        buffer.map()?;
+        buffer.fill(0);
+        Ok(buffer)
+    }
+
+    /// A recorded command buffer, which may be submitted any number of times, one after the other.
+    pub(crate) fn record(&self, commands: impl FnOnce(vk::CommandBuffer)) -> Result<vk::CommandBuffer, Failure> {
+        let info = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
+        // SAFETY: the pool is used by the thread that made the device alone.
+        let buffer = unsafe { self.device.allocate_command_buffers(&info) }?[0];
+        // SAFETY: a fresh command buffer.
+        unsafe { self.device.begin_command_buffer(buffer, &vk::CommandBufferBeginInfo::default()) }?;
+        commands(buffer);
+        // SAFETY: begun above.
+        unsafe { self.device.end_command_buffer(buffer) }?;
+        Ok(buffer)
+    }
+
+    /// A copy of the whole of `from` to `to`.
+    pub(crate) fn copy(&self, from: &Buffer, to: &Buffer) -> Result<vk::CommandBuffer, Failure> {
+        let regions = [vk::BufferCopy::default().size(from.size.min(to.size))];
+        // SAFETY: live buffers of that size.
+        self.record(|commands| unsafe { self.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions) })
+    }
+
+    /// Submits, and waits for a fence.
+    pub(crate) fn run(&self, commands: vk::CommandBuffer) -> Result<(), Failure> {
+        let fence = self.fence()?;
+        self.submit(commands, fence)?;
+        // SAFETY: a live fence, done with when it is destroyed.
+        unsafe {
+            self.device.wait_for_fences(&[fence], true, LONG)?;
+            self.device.destroy_fence(fence, None);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn submit(&self, commands: vk::CommandBuffer, fence: vk::Fence) -> Result<(), Failure> {
+        let buffers = [commands];
+        let submits = [vk::SubmitInfo::default().command_buffers(&buffers)];
+        // SAFETY: a recorded command buffer, and a queue that one thread uses.
+        Ok(unsafe { self.device.queue_submit(self.queue, &submits, fence) }?)
+    }
+
+    pub(crate) fn fence(&self) -> Result<vk::Fence, Failure> {
+        // SAFETY: a live device.
+        Ok(unsafe { self.device.create_fence(&vk::FenceCreateInfo::default(), None) }?)
+    }
+
+    pub(crate) fn timeline(&self) -> Result<vk::Semaphore, Failure> {
+        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        // SAFETY: a live device with the feature enabled.
+        Ok(unsafe { self.device.create_semaphore(&vk::SemaphoreCreateInfo::default().push_next(&mut kind), None) }?)
+    }
+
+    pub(crate) fn wait_idle(&self) -> Result<(), Failure> {
+        // SAFETY: no other thread submits.
+        Ok(unsafe { self.device.device_wait_idle() }?)
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // SAFETY: buffers hold the `Gpu`, so none is left; nothing is pending after the wait.
+        unsafe {
+            let _ = self.device.device_wait_idle();
+            self.device.destroy_command_pool(self.pool, None);
+            self.device.destroy_device(None);
+            self.instance.destroy_instance(None);
+        }
+    }
+}
+
+/// A buffer with memory of its own.
+pub(crate) struct Buffer {
+    pub(crate) buffer: vk::Buffer,
+    pub(crate) memory: vk::DeviceMemory,
+    pub(crate) size: u64,
+    mapped: std::cell::Cell<*mut u8>,
+    gpu: Arc<Gpu>,
+}
+
+impl Buffer {
+    /// `None` if there is no such memory.
+    pub(crate) fn new(
+        gpu: &Arc<Gpu>,
+        size: u64,
+        wanted: vk::MemoryPropertyFlags,
+        unwanted: vk::MemoryPropertyFlags,
+    ) -> Result<Option<Self>, Failure> {
+        let usage = vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST;
+        let info = vk::BufferCreateInfo::default().size(size).usage(usage);
+        // SAFETY: a live device; the buffer is destroyed in `drop`.
+        let buffer = unsafe { gpu.device.create_buffer(&info, None) }?;
+        // SAFETY: a live buffer.
+        let requirements = unsafe { gpu.device.get_buffer_memory_requirements(buffer) };
+        let Some(memory_type) = gpu.memory_type(requirements.memory_type_bits, wanted, unwanted) else {
+            // SAFETY: never used.
+            unsafe { gpu.device.destroy_buffer(buffer, None) };
+            return Ok(None);
+        };
+        let info =
+            vk::MemoryAllocateInfo::default().allocation_size(requirements.size).memory_type_index(memory_type);
+        // SAFETY: a type this buffer may use; the memory is freed in `drop`.
+        let memory = unsafe {
+            let memory = gpu.device.allocate_memory(&info, None)?;
+            gpu.device.bind_buffer_memory(buffer, memory, 0)?;
+            memory
+        };
+        let mapped = std::cell::Cell::new(std::ptr::null_mut());
+        Ok(Some(Self { buffer, memory, size, mapped, gpu: gpu.clone() }))
+    }
+
+    pub(crate) fn map(&self) -> Result<(), Failure> {
+        let flags = vk::MemoryMapFlags::empty();
+        // SAFETY: host-visible memory that is not mapped.
+        let address = unsafe { self.gpu.device.map_memory(self.memory, 0, vk::WHOLE_SIZE, flags) }?;
+        self.mapped.set(address.cast());
+        Ok(())
+    }
+
+    pub(crate) fn unmap(&self) {
+        self.mapped.set(std::ptr::null_mut());
+        // SAFETY: mapped by `map`.
+        unsafe { self.gpu.device.unmap_memory(self.memory) }
+    }
+
+    /// Where the byte at `offset` is mapped.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(!self.mapped.get().is_null() && offset as u64 <= self.size);
+        self.mapped.get().wrapping_add(offset)
+    }
+
+    pub(crate) fn store(&self, offset: usize, value: u8) {
+        // SAFETY: inside the mapping; volatile, as the device may read it at any time.
+        unsafe { self.at(offset).write_volatile(value) }
+    }
+
+    pub(crate) fn load(&self, offset: usize) -> u8 {
+        // SAFETY: inside the mapping; volatile, as the device may write it at any time.
+        unsafe { self.at(offset).read_volatile() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.size).expect("buffers of these checks fit the address space")
+    }
+
+    pub(crate) fn fill(&self, value: u8) {
+        (0..self.len()).for_each(|offset| self.store(offset, value));
+    }
+
+    /// Stores a pattern that no two seeds share.
+    pub(crate) fn write_pattern(&self, seed: u8) {
+        (0..self.len()).for_each(|offset| self.store(offset, pattern(seed, offset)));
+    }
+
+    /// Compares with the pattern of `seed`.
+    pub(crate) fn expect_pattern(&self, seed: u8) -> Result<(), Failure> {
+        self.expect(|offset| pattern(seed, offset))
+    }
+
+    /// Compares every byte.
+    pub(crate) fn expect(&self, wanted: impl Fn(usize) -> u8) -> Result<(), Failure> {
+        let wrong = |offset: &usize| self.load(*offset) != wanted(*offset);
+        match (0..self.len()).find(wrong) {
+            None => Ok(()),
+            Some(offset) => Err(format!(
+                "byte {offset} of {} is {:#04x}, should be {:#04x}",
+                self.size,
+                self.load(offset),
+                wanted(offset)
+            )
+            .into()),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: the checks wait before they drop; freeing memory also unmaps it.
+        unsafe {
+            self.gpu.device.destroy_buffer(self.buffer, None);
+            self.gpu.device.free_memory(self.memory, None);
+        }
+    }
+}
+
+fn pattern(seed: u8, offset: usize) -> u8 {
+    let bytes = offset.wrapping_mul(31).to_le_bytes();
+    (bytes[0] ^ bytes[1] ^ bytes[2]).wrapping_add(seed)
+}
+
+/// Opens the Vulkan loader.
+fn load() -> Result<Entry, Failure> {
+    // SAFETY: opening a library runs its initialisers; the loader's may run in any process.
+    let library = unsafe { libc::dlopen(c"libvulkan.so.1".as_ptr(), libc::RTLD_NOW) };
+    if library.is_null() {
+        return Err("libvulkan.so.1 cannot be opened: run tests/setup".to_string().into());
+    }
+    // SAFETY: a handle that is never closed.
+    let symbol = unsafe { libc::dlsym(library, c"vkGetInstanceProcAddr".as_ptr()) };
+    if symbol.is_null() {
+        return Err("libvulkan.so.1 has no vkGetInstanceProcAddr".to_string().into());
+    }
+    // SAFETY: the loader's symbol of this name has this type.
+    let get_instance_proc_addr =
+        unsafe { std::mem::transmute::<*mut c_void, vk::PFN_vkGetInstanceProcAddr>(symbol) };
+    // SAFETY: the loader's own function.
+    Ok(unsafe { Entry::from_static_fn(ash::StaticFn { get_instance_proc_addr }) })
+}

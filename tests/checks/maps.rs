@@ -1,0 +1,167 @@
+//! Mapping: offsets, remapping, freeing while mapped, and many resources in one allocation.
+
+use ash::vk;
+
+use crate::gpu::{COHERENT, Gpu};
+use crate::{Outcome, Verdict};
+
+pub(crate) const CHECKS: &[super::Check] = &[
+    ("map-at-offset", map_at_offset),
+    ("contents-survive-unmapping", contents_survive_unmapping),
+    ("write-then-unmap", write_then_unmap),
+    ("free-while-mapped", free_while_mapped),
+    ("sub-allocation", sub_allocation),
+    ("no-submit-at-all", no_submit_at_all),
+];
+
+const SIZE: u64 = 70_000;
+
+fn map_at_offset() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let copy = gpu.copy(&from, &to)?;
+    from.fill(1);
+    from.unmap();
+    for offset in [0u64, 64, 4096, 12_345, 69_999] {
+        let size = (SIZE - offset).min(5000);
+        // SAFETY: not mapped; the range lies inside.
+        let address =
+            unsafe { gpu.device.map_memory(from.memory, offset, size, vk::MemoryMapFlags::empty()) }?.cast::<u8>();
+        for i in 0..usize::try_from(size).unwrap_or(0) {
+            // SAFETY: inside the mapped range.
+            let seen = unsafe { address.add(i).read_volatile() };
+            if seen != 1 {
+                return Err(format!("byte {i} of the mapping at {offset} is {seen}").into());
+            }
+            // SAFETY: as above.
+            unsafe { address.add(i).write_volatile(2) };
+        }
+        gpu.run(copy)?;
+        to.expect(|at| if (offset..offset + size).contains(&(at as u64)) { 2 } else { 1 })?;
+        for i in 0..usize::try_from(size).unwrap_or(0) {
+            // SAFETY: as above.
+            unsafe { address.add(i).write_volatile(1) };
+        }
+        // SAFETY: mapped above.
+        unsafe { gpu.device.unmap_memory(from.memory) };
+    }
+    Ok(Outcome::Passed)
+}
+
+fn contents_survive_unmapping() -> Verdict {
+    let gpu = Gpu::new()?;
+    let buffer = gpu.coherent(SIZE)?;
+    for round in 0..5 {
+        buffer.write_pattern(round);
+        buffer.unmap();
+        buffer.map()?;
+        buffer.expect_pattern(round)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The application writes, unmaps, and only then submits.
+fn write_then_unmap() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let copy = gpu.copy(&from, &to)?;
+    for round in 1..5 {
+        from.write_pattern(round);
+        from.unmap();
+        gpu.run(copy)?;
+        to.expect_pattern(round)?;
+        from.map()?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Freed memory's pages are somebody else's next, who must not find old bytes tracked as new.
+fn free_while_mapped() -> Verdict {
+    let gpu = Gpu::new()?;
+    let to = gpu.coherent(SIZE)?;
+    for round in 1..20 {
+        let from = gpu.coherent(SIZE)?;
+        from.write_pattern(round);
+        let copy = gpu.copy(&from, &to)?;
+        gpu.run(copy)?;
+        to.expect_pattern(round)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Hundreds of buffers in one allocation, none of them a whole page.
+fn sub_allocation() -> Verdict {
+    let gpu = Gpu::new()?;
+    let usage = vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST;
+    let info = vk::BufferCreateInfo::default().size(256).usage(usage);
+    let mut buffers = Vec::new();
+    let mut size = 0;
+    let mut bits = u32::MAX;
+    for _ in 0..400 {
+        // SAFETY: a live device; destroyed below.
+        let buffer = unsafe { gpu.device.create_buffer(&info, None) }?;
+        // SAFETY: a live buffer.
+        let requirements = unsafe { gpu.device.get_buffer_memory_requirements(buffer) };
+        let offset = u64::next_multiple_of(size, requirements.alignment);
+        size = offset + requirements.size;
+        bits &= requirements.memory_type_bits;
+        buffers.push((buffer, offset));
+    }
+    let memory_type = gpu
+        .memory_type(bits, COHERENT, vk::MemoryPropertyFlags::empty())
+        .ok_or_else(|| "no coherent memory".to_string())?;
+    let allocate = vk::MemoryAllocateInfo::default().allocation_size(size).memory_type_index(memory_type);
+    // SAFETY: a valid type; offsets are aligned and inside.
+    let address = unsafe {
+        let memory = gpu.device.allocate_memory(&allocate, None)?;
+        for &(buffer, offset) in &buffers {
+            gpu.device.bind_buffer_memory(buffer, memory, offset)?;
+        }
+        (gpu.device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?.cast::<u8>(), memory)
+    };
+    let (address, memory) = address;
+    let at = |offset: u64| address.wrapping_add(usize::try_from(offset).unwrap_or(0));
+    // The host writes the even ones, the device copies each to its odd neighbour.
+    let regions = [vk::BufferCopy::default().size(256)];
+    // SAFETY: live buffers.
+    let commands = gpu.record(|commands| unsafe {
+        for pair in buffers.chunks_exact(2) {
+            gpu.device.cmd_copy_buffer(commands, pair[0].0, pair[1].0, &regions);
+        }
+    })?;
+    let value = |index: usize, round: usize| (index * 7 + round).to_le_bytes()[0];
+    let mut wrong = None;
+    for round in 0..3 {
+        for (index, pair) in buffers.chunks_exact(2).enumerate() {
+            // SAFETY: inside the mapping.
+            (0..256).for_each(|i| unsafe { at(pair[0].1 + i).write_volatile(value(index, round)) });
+        }
+        gpu.run(commands)?;
+        for (index, pair) in buffers.chunks_exact(2).enumerate() {
+            // SAFETY: inside the mapping.
+            let matches = |i: &u64| unsafe { at(pair[1].1 + i).read_volatile() } == value(index, round);
+            if !(0..256).all(|i| matches(&i)) {
+                wrong = Some(format!("buffer {} in round {round}", 2 * index + 1));
+            }
+        }
+    }
+    // SAFETY: nothing is pending.
+    unsafe {
+        buffers.iter().for_each(|&(buffer, _)| gpu.device.destroy_buffer(buffer, None));
+        gpu.device.free_memory(memory, None);
+    }
+    match wrong {
+        Some(what) => Err(what.into()),
+        None => Ok(Outcome::Passed),
+    }
+}
+
+/// Memory the device never touches is memory all the same.
+fn no_submit_at_all() -> Verdict {
+    let gpu = Gpu::new()?;
+    let buffer = gpu.coherent(SIZE)?;
+    buffer.write_pattern(1);
+    gpu.wait_idle()?;
+    buffer.expect_pattern(1)?;
+    Ok(Outcome::Passed)
+}

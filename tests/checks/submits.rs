@@ -1,0 +1,144 @@
+//! Host writes that happen before the device is let loose are visible to it, by whatever call lets it loose.
+
+use ash::vk;
+
+use crate::gpu::{Buffer, Gpu, LONG};
+use crate::{Failure, Outcome, Verdict};
+use std::sync::Arc;
+
+pub(crate) const CHECKS: &[super::Check] = &[
+    ("queue-submit", queue_submit),
+    ("queue-submit2", queue_submit2),
+    ("rewrite-each-submit", rewrite_each_submit),
+    ("signal-after-submit", signal_after_submit),
+    ("set-event-after-submit", set_event_after_submit),
+    ("cached-memory-flushed", cached_memory_flushed),
+];
+
+const SIZE: u64 = 20_000;
+
+/// Two mapped buffers, and a copy from the first to the second.
+fn pair(gpu: &Arc<Gpu>) -> Result<(Buffer, Buffer, vk::CommandBuffer), Failure> {
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let copy = gpu.copy(&from, &to)?;
+    Ok((from, to, copy))
+}
+
+fn queue_submit() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to, copy) = pair(&gpu)?;
+    from.write_pattern(1);
+    gpu.run(copy)?;
+    to.expect_pattern(1)?;
+    Ok(Outcome::Passed)
+}
+
+fn queue_submit2() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to, copy) = pair(&gpu)?;
+    from.write_pattern(2);
+    let buffers = [vk::CommandBufferSubmitInfo::default().command_buffer(copy)];
+    let submits = [vk::SubmitInfo2::default().command_buffer_infos(&buffers)];
+    // SAFETY: a recorded command buffer.
+    unsafe { gpu.device.queue_submit2(gpu.queue, &submits, vk::Fence::null()) }?;
+    gpu.wait_idle()?;
+    to.expect_pattern(2)?;
+    Ok(Outcome::Passed)
+}
+
+/// Persistently mapped, rewritten in part before each submit: what is tracked must be tracked again.
+fn rewrite_each_submit() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to, copy) = pair(&gpu)?;
+    from.write_pattern(0);
+    for round in 1..=100u8 {
+        let at = usize::from(round) * 199;
+        from.store(at, round);
+        gpu.run(copy)?;
+        if to.load(at) != round {
+            return Err(format!("round {round}: byte {at} is {}", to.load(at)).into());
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// A batch is submitted, blocked; then the host writes; then it signals. Copying at the submit alone is too early.
+fn signal_after_submit() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to, copy) = pair(&gpu)?;
+    let timeline = gpu.timeline()?;
+    let (semaphores, buffers) = ([timeline], [copy]);
+    let (wait_values, signal_values, stages) = ([1], [2], [vk::PipelineStageFlags::TRANSFER]);
+    let mut values = vk::TimelineSemaphoreSubmitInfo::default()
+        .wait_semaphore_values(&wait_values)
+        .signal_semaphore_values(&signal_values);
+    let submits = [vk::SubmitInfo::default()
+        .wait_semaphores(&semaphores)
+        .wait_dst_stage_mask(&stages)
+        .command_buffers(&buffers)
+        .signal_semaphores(&semaphores)
+        .push_next(&mut values)];
+    // SAFETY: a recorded command buffer, and a semaphore that the host signals below.
+    unsafe { gpu.device.queue_submit(gpu.queue, &submits, vk::Fence::null()) }?;
+    from.write_pattern(3);
+    let signal = vk::SemaphoreSignalInfo::default().semaphore(timeline).value(1);
+    let wait = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&signal_values);
+    // SAFETY: a live timeline semaphore, and values that only grow.
+    unsafe {
+        gpu.device.signal_semaphore(&signal)?;
+        gpu.device.wait_semaphores(&wait, LONG)?;
+    }
+    to.expect_pattern(3)?;
+    gpu.wait_idle()?;
+    // SAFETY: no longer in use.
+    unsafe { gpu.device.destroy_semaphore(timeline, None) };
+    Ok(Outcome::Passed)
+}
+
+/// The same with an event, which vkCmdWaitEvents waits for.
+fn set_event_after_submit() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    // SAFETY: a live device.
+    let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
+    let regions = [vk::BufferCopy::default().size(SIZE)];
+    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
+    // SAFETY: live objects; the host sets the event below.
+    let commands = gpu.record(|commands| unsafe {
+        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
+        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
+    })?;
+    gpu.submit(commands, vk::Fence::null())?;
+    from.write_pattern(4);
+    // SAFETY: a live event.
+    unsafe { gpu.device.set_event(event) }?;
+    gpu.wait_idle()?;
+    to.expect_pattern(4)?;
+    // SAFETY: no longer in use.
+    unsafe { gpu.device.destroy_event(event, None) };
+    Ok(Outcome::Passed)
+}
+
+/// Memory that is cached and not coherent, flushed and invalidated as the specification says.
+fn cached_memory_flushed() -> Verdict {
+    let gpu = Gpu::new()?;
+    let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_CACHED;
+    let new = || Buffer::new(&gpu, SIZE, wanted, vk::MemoryPropertyFlags::HOST_COHERENT);
+    let (Some(from), Some(to)) = (new()?, new()?) else {
+        return Ok(Outcome::Skipped("no memory type is cached and not coherent"));
+    };
+    from.map()?;
+    to.map()?;
+    from.write_pattern(5);
+    let whole = |buffer: &Buffer| {
+        [vk::MappedMemoryRange::default().memory(buffer.memory).offset(0).size(vk::WHOLE_SIZE)]
+    };
+    // SAFETY: mapped memory.
+    unsafe { gpu.device.flush_mapped_memory_ranges(&whole(&from)) }?;
+    let copy = gpu.copy(&from, &to)?;
+    gpu.run(copy)?;
+    // SAFETY: mapped memory.
+    unsafe { gpu.device.invalidate_mapped_memory_ranges(&whole(&to)) }?;
+    to.expect_pattern(5)?;
+    Ok(Outcome::Passed)
+}
