@@ -81,7 +81,7 @@ impl Config {
                 Self::parse(|name| if is_elevated() { None } else { std::env::var_os(name) });
             crate::logger::start(config.log);
             for warning in warnings {
-                log::warn!("{warning}");
+                log::warn!("{warning}. Ignored");
             }
             config
         })
@@ -138,11 +138,7 @@ fn choose<T: Copy + Display>(
     let spelled = |choice: &T| choice.to_string().to_ascii_lowercase();
     choices.iter().copied().find(|choice| spelled(choice) == value).unwrap_or_else(|| {
         let known: Vec<String> = choices.iter().map(spelled).collect();
-        warnings.push(format!(
-            "{name}: there is no \"{value}\"; it is one of {}. Going on with {}",
-            known.join(", "),
-            spelled(&default)
-        ));
+        warnings.push(format!("{name}: there is no \"{value}\"; it is one of {}", known.join(", ")));
         default
     })
 }

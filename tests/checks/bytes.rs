@@ -111,8 +111,11 @@ fn write_back_and_forth() -> Verdict {
         // The host's value is the same each time, and the device's too: only their order tells them apart.
         buffer.fill(5);
         gpu.run(commands)?;
-        seen.expect(|_| 5).map_err(|Failure(what)| Failure(format!("round {round}, device's view: {what}")))?;
-        buffer.expect(|_| 0).map_err(|Failure(what)| Failure(format!("round {round}, host's view: {what}")))?;
+        seen.expect(|_| 5)
+            .map_err(|Failure(what)| Failure(format!("round {round}, device's view: {what}")))?;
+        buffer
+            .expect(|_| 0)
+            .map_err(|Failure(what)| Failure(format!("round {round}, host's view: {what}")))?;
     }
     Ok(Outcome::Passed)
 }
@@ -123,7 +126,8 @@ fn kernel_writes() -> Verdict {
     let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
     let copy = gpu.copy(&from, &to)?;
     let path = std::env::temp_dir().join(format!("coherency-checks-{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let mut file =
+        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
     std::fs::remove_file(&path)?;
     for round in 1..=5u8 {
         file.seek(SeekFrom::Start(0))?;

@@ -36,7 +36,8 @@ impl Gpu {
         let physical = unsafe { instance.enumerate_physical_devices() }?;
         let physical = *physical.first().ok_or_else(|| "no Vulkan device".to_string())?;
         let priorities = [1.0];
-        let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
+        let queues =
+            [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
         let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default().timeline_semaphore(true);
         let mut vulkan13 = vk::PhysicalDeviceVulkan13Features::default().synchronization2(true);
         let info = vk::DeviceCreateInfo::default()
@@ -70,15 +71,20 @@ impl Gpu {
 
     /// A coherent buffer of `size` bytes, mapped, with zeros in it.
     pub(crate) fn coherent(self: &Arc<Self>, size: u64) -> Result<Buffer, Failure> {
-        let buffer = Buffer::new(self, size, COHERENT, vk::MemoryPropertyFlags::empty())?
-            .ok_or_else(|| "no HOST_VISIBLE|HOST_COHERENT memory for a buffer, which Vulkan demands".to_string())?;
+        let buffer =
+            Buffer::new(self, size, COHERENT, vk::MemoryPropertyFlags::empty())?.ok_or_else(|| {
+                "no HOST_VISIBLE|HOST_COHERENT memory for a buffer, which Vulkan demands".to_string()
+            })?;
         buffer.map()?;
         buffer.fill(0);
         Ok(buffer)
     }
 
     /// A recorded command buffer, which may be submitted any number of times, one after the other.
-    pub(crate) fn record(&self, commands: impl FnOnce(vk::CommandBuffer)) -> Result<vk::CommandBuffer, Failure> {
+    pub(crate) fn record(
+        &self,
+        commands: impl FnOnce(vk::CommandBuffer),
+    ) -> Result<vk::CommandBuffer, Failure> {
         let info = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
         // SAFETY: the pool is used by the thread that made the device alone.
         let buffer = unsafe { self.device.allocate_command_buffers(&info) }?[0];
@@ -94,7 +100,9 @@ impl Gpu {
     pub(crate) fn copy(&self, from: &Buffer, to: &Buffer) -> Result<vk::CommandBuffer, Failure> {
         let regions = [vk::BufferCopy::default().size(from.size.min(to.size))];
         // SAFETY: live buffers of that size.
-        self.record(|commands| unsafe { self.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions) })
+        self.record(|commands| unsafe {
+            self.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions)
+        })
     }
 
     /// Submits, and waits for a fence.
@@ -124,7 +132,9 @@ impl Gpu {
     pub(crate) fn timeline(&self) -> Result<vk::Semaphore, Failure> {
         let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
         // SAFETY: a live device with the feature enabled.
-        Ok(unsafe { self.device.create_semaphore(&vk::SemaphoreCreateInfo::default().push_next(&mut kind), None) }?)
+        Ok(unsafe {
+            self.device.create_semaphore(&vk::SemaphoreCreateInfo::default().push_next(&mut kind), None)
+        }?)
     }
 
     pub(crate) fn wait_idle(&self) -> Result<(), Failure> {
@@ -173,8 +183,9 @@ impl Buffer {
             unsafe { gpu.device.destroy_buffer(buffer, None) };
             return Ok(None);
         };
-        let info =
-            vk::MemoryAllocateInfo::default().allocation_size(requirements.size).memory_type_index(memory_type);
+        let info = vk::MemoryAllocateInfo::default()
+            .allocation_size(requirements.size)
+            .memory_type_index(memory_type);
         // SAFETY: a type this buffer may use; the memory is freed in `drop`.
         let memory = unsafe {
             let memory = gpu.device.allocate_memory(&info, None)?;

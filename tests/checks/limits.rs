@@ -5,7 +5,8 @@ use ash::vk;
 use crate::gpu::{COHERENT, Gpu};
 use crate::{Outcome, Verdict};
 
-pub(crate) const CHECKS: &[super::Check] = &[("ten-thousand-mapped-allocations", ten_thousand_mapped_allocations)];
+pub(crate) const CHECKS: &[super::Check] =
+    &[("ten-thousand-mapped-allocations", ten_thousand_mapped_allocations)];
 
 fn ten_thousand_mapped_allocations() -> Verdict {
     let gpu = Gpu::new()?;

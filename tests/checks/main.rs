@@ -50,7 +50,8 @@ pub(crate) type Verdict = Result<Outcome, Failure>;
 type Check = (&'static str, fn() -> Verdict);
 
 fn checks() -> Vec<Check> {
-    [submits::CHECKS, waits::CHECKS, bytes::CHECKS, maps::CHECKS, memory_types::CHECKS, limits::CHECKS].concat()
+    [submits::CHECKS, waits::CHECKS, bytes::CHECKS, maps::CHECKS, memory_types::CHECKS, limits::CHECKS]
+        .concat()
 }
 
 fn main() -> ExitCode {
@@ -65,7 +66,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let mut failed = 0;
-    for (name, check) in checks.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name)) {
+    for (name, check) in checks.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name))
+    {
         match check() {
             Ok(Outcome::Passed) => println!("passed {name}"),
             Ok(Outcome::Skipped(why)) => println!("skipped {name}: {why}"),

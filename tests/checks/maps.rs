@@ -26,7 +26,8 @@ fn map_at_offset() -> Verdict {
         let size = (SIZE - offset).min(5000);
         // SAFETY: not mapped; the range lies inside.
         let address =
-            unsafe { gpu.device.map_memory(from.memory, offset, size, vk::MemoryMapFlags::empty()) }?.cast::<u8>();
+            unsafe { gpu.device.map_memory(from.memory, offset, size, vk::MemoryMapFlags::empty()) }?
+                .cast::<u8>();
         for i in 0..usize::try_from(size).unwrap_or(0) {
             // SAFETY: inside the mapped range.
             let seen = unsafe { address.add(i).read_volatile() };

@@ -19,7 +19,9 @@ fn memory_type_order() -> Verdict {
     let types = gpu.memory.memory_types_as_slice();
     let flags: Vec<Flags> = types.iter().map(|memory_type| memory_type.property_flags).collect();
     for (index, later) in flags.iter().enumerate() {
-        if let Some(earlier) = flags[..index].iter().find(|earlier| *earlier != later && earlier.contains(*later)) {
+        if let Some(earlier) =
+            flags[..index].iter().find(|earlier| *earlier != later && earlier.contains(*later))
+        {
             return Err(format!("{later:?} is a subset of {earlier:?} and comes after it").into());
         }
     }
@@ -30,7 +32,9 @@ fn memory_type_order() -> Verdict {
             return Err(format!("{memory_type:?} disagrees with its heap, {heap:?}").into());
         }
         let host = Flags::HOST_COHERENT | Flags::HOST_CACHED;
-        if memory_type.property_flags.intersects(host) && !memory_type.property_flags.contains(Flags::HOST_VISIBLE) {
+        if memory_type.property_flags.intersects(host)
+            && !memory_type.property_flags.contains(Flags::HOST_VISIBLE)
+        {
             return Err(format!("{memory_type:?} is not host-visible").into());
         }
     }
@@ -62,9 +66,11 @@ fn memory_type_bits() -> Verdict {
     let mut answers = [vk::MemoryRequirements2::default(); 4];
     // SAFETY: valid create infos; the objects are destroyed at the end.
     let (buffer, image, from_buffer, from_image) = unsafe {
-        let (buffer, image) = (device.create_buffer(&buffer_info, None)?, device.create_image(&image_info, None)?);
+        let (buffer, image) =
+            (device.create_buffer(&buffer_info, None)?, device.create_image(&image_info, None)?);
         let [b, i, db, di] = &mut answers;
-        device.get_buffer_memory_requirements2(&vk::BufferMemoryRequirementsInfo2::default().buffer(buffer), b);
+        device
+            .get_buffer_memory_requirements2(&vk::BufferMemoryRequirementsInfo2::default().buffer(buffer), b);
         device.get_image_memory_requirements2(&vk::ImageMemoryRequirementsInfo2::default().image(image), i);
         device.get_device_buffer_memory_requirements(
             &vk::DeviceBufferMemoryRequirements::default().create_info(&buffer_info),
@@ -86,7 +92,9 @@ fn memory_type_bits() -> Verdict {
     let [b, i, db, di] = answers.map(|answer| answer.memory_requirements.memory_type_bits);
     let (buffer_bits, image_bits) = (from_buffer.memory_type_bits, from_image.memory_type_bits);
     if buffer_bits != b || buffer_bits != db || image_bits != i || image_bits != di {
-        return Err(format!("sources disagree: {buffer_bits:b} {b:b} {db:b}; {image_bits:b} {i:b} {di:b}").into());
+        return Err(
+            format!("sources disagree: {buffer_bits:b} {b:b} {db:b}; {image_bits:b} {i:b} {di:b}").into()
+        );
     }
     for bits in [buffer_bits, image_bits] {
         if bits == 0 || bits & !known != 0 {
@@ -117,7 +125,11 @@ fn memory_budget() -> Verdict {
     let heaps = properties.memory_properties.memory_heap_count as usize;
     let types = properties.memory_properties.memory_type_count;
     if types != gpu.memory.memory_type_count {
-        return Err(format!("{types} types by the second query, {} by the first", gpu.memory.memory_type_count).into());
+        return Err(format!(
+            "{types} types by the second query, {} by the first",
+            gpu.memory.memory_type_count
+        )
+        .into());
     }
     for heap in 0..budget.heap_budget.len() {
         if (heap < heaps) != (budget.heap_budget[heap] != 0) {

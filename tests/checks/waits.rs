@@ -50,8 +50,10 @@ fn learn(route: Route) -> Verdict {
     })?;
     let (buffers, semaphores, signal) = ([commands], [timeline], [1]);
     let mut values = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&signal);
-    let submits =
-        [vk::SubmitInfo::default().command_buffers(&buffers).signal_semaphores(&semaphores).push_next(&mut values)];
+    let submits = [vk::SubmitInfo::default()
+        .command_buffers(&buffers)
+        .signal_semaphores(&semaphores)
+        .push_next(&mut values)];
     // SAFETY: live objects; each of the calls below is made by this thread alone.
     unsafe {
         device.queue_submit(gpu.queue, &submits, fence)?;

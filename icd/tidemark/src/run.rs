@@ -94,10 +94,8 @@ impl Options {
         }
         let (_, warnings) = Config::parse(|name| (name == variable).then(|| value.clone()));
         if let Some(warning) = warnings.first() {
-            // Its first words name the variable, its last sentence tells what the driver would do instead.
-            let what = warning.strip_prefix(variable).unwrap_or(warning);
-            let what = what.rsplit_once(". ").map_or(what, |(what, _)| what);
-            return Err(format!("{option}{what}"));
+            // Its first word names the variable.
+            return Err(format!("{option}{}", warning.strip_prefix(variable).unwrap_or(warning)));
         }
         self.variables.push((variable, value));
         Ok(())
