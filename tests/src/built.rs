@@ -1,0 +1,66 @@
+//! Where cargo left what this workspace builds, seen from the test that is running.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// The driver, `libvulkan_tidemark.so`, of the running test's profile.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn driver_library() -> PathBuf {
+    // `cargo build` puts it beside the programs, `cargo test` only below deps/: the newer is the current one.
+    let profile = profile_dir();
+    ["", "deps"]
+        .map(|folder| profile.join(folder).join("libvulkan_tidemark.so"))
+        .into_iter()
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .max()
+        .map_or_else(
+            || panic!("no libvulkan_tidemark.so below {}: {BUILD}", profile.display()),
+            |(_, path)| path,
+        )
+}
+
+/// An example program of this package.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let path = profile_dir().join("examples").join(name);
+    assert!(path.exists(), "no {}: run `cargo build --workspace --examples` first", path.display());
+    path
+}
+
+/// A program of this workspace.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let path = profile_dir().join(name);
+    assert!(path.exists(), "no {}: {BUILD}", path.display());
+    path
+}
+
+/// A place for what a failed test leaves to be looked at; made on the way.
+pub(crate) fn failures_dir() -> PathBuf {
+    let path = profile_dir().join("failures");
+    if let Err(error) = fs::create_dir_all(&path) {
+        panic!("cannot make {}: {error}", path.display());
+    }
+    path
+}
+
+const BUILD: &str = "run `cargo build --workspace` first";
+
+/// `target/<profile>`: tests run from its deps/, examples from its examples/, programs from itself.
+fn profile_dir() -> PathBuf {
+    let test = env::current_exe().unwrap_or_else(|error| panic!("cannot find the running test: {error}"));
+    let folder = test.parent().unwrap_or(Path::new("/"));
+    match folder.file_name().and_then(|name| name.to_str()) {
+        Some("deps" | "examples") => folder.parent().unwrap_or(folder).to_path_buf(),
+        _ => folder.to_path_buf(),
+    }
+}

@@ -1,0 +1,24 @@
+//! What the end-to-end tests share: they run real applications on a chosen Vulkan driver, on displays
+//! that nobody sees, and look at what comes of it.
+//!
+//! Everything here panics when it cannot do its work, with a message that says why: a test that cannot
+//! run has failed. `tests/setup` installs what the tests need.
+
+#![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
+
+mod built;
+mod display;
+mod driver;
+mod library;
+mod picture;
+mod run;
+mod scratch;
+mod x11;
+
+pub use built::{binary, driver_library, example};
+pub use display::{Weston, Xvfb};
+pub use driver::{Driver, write_manifest};
+pub use library::Library;
+pub use picture::{Difference, Picture};
+pub use run::{Outcome, expect_failure, expect_success, find_program, program, run};
+pub use scratch::Scratch;

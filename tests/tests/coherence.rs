@@ -1,0 +1,158 @@
+//! The coherency checks on Tidemark, by each tracker, with and without privilege; and the proof that they can fail.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+use tidemark_tests::{Driver, Outcome, expect_success, run};
+
+const CHECKS: &str = env!("CARGO_BIN_EXE_coherency-checks");
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What nobody can pass when host writes do not reach the device.
+const NEED_FLUSH: [&str; 12] = [
+    "queue-submit",
+    "queue-submit2",
+    "rewrite-each-submit",
+    "signal-after-submit",
+    "set-event-after-submit",
+    "cached-memory-flushed",
+    "write-back-and-forth",
+    "kernel-writes",
+    "threads-race-with-submits",
+    "map-at-offset",
+    "write-then-unmap",
+    "sub-allocation",
+];
+
+/// What nobody can pass when device writes do not reach the host.
+const NEED_READBACK: [&str; 11] = [
+    "wait-for-fences",
+    "get-fence-status",
+    "wait-semaphores",
+    "get-semaphore-counter-value",
+    "get-event-status",
+    "queue-wait-idle",
+    "device-wait-idle",
+    "map-after-wait",
+    "read-after-each-submit",
+    "neighbouring-words",
+    "neighbouring-bytes",
+];
+
+fn checks(driver: &Driver) -> Command {
+    driver.command(CHECKS)
+}
+
+/// Every check passed, or was skipped for a reason that the test allows.
+#[track_caller]
+fn expect_all_passed(outcome: &Outcome, may_be_skipped: &[&str]) {
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert!(lines.len() > 25, "too few checks ran: {}", outcome.report());
+    for line in lines {
+        let skipped = line.strip_prefix("skipped ").and_then(|line| line.split(':').next());
+        let is_fine =
+            line.starts_with("passed ") || skipped.is_some_and(|name| may_be_skipped.contains(&name));
+        assert!(is_fine, "{line}\n{}", outcome.report());
+    }
+}
+
+#[test]
+fn lavapipe_itself_passes() {
+    let outcome = expect_success(&mut checks(&Driver::lavapipe()), LIMIT);
+    expect_all_passed(&outcome, &["cached-memory-flushed", "memory-budget"]);
+}
+
+#[test]
+fn write_protect_tracking_passes() {
+    let driver = Driver::tidemark().with("TIDEMARK_TRACKER", "write-protect");
+    let outcome = expect_success(&mut checks(&driver), LIMIT);
+    expect_all_passed(&outcome, &["memory-budget"]);
+    // A fallback would have said so.
+    assert_eq!(outcome.stderr, "", "{}", outcome.report());
+}
+
+#[test]
+fn comparison_passes() {
+    let driver = Driver::tidemark().with("TIDEMARK_TRACKER", "compare");
+    expect_all_passed(&expect_success(&mut checks(&driver), LIMIT), &["memory-budget"]);
+}
+
+#[test]
+fn an_unprivileged_process_passes() {
+    if !rustix::process::geteuid().is_root() {
+        // Then every test of this file is the proof.
+        return;
+    }
+    let place = UnprivilegedCopy::new();
+    let outcome = expect_success(&mut place.command(), LIMIT);
+    expect_all_passed(&outcome, &["memory-budget"]);
+    // A fallback would have said so.
+    assert_eq!(outcome.stderr, "", "{}", outcome.report());
+}
+
+#[test]
+fn few_file_descriptors_suffice_for_ten_thousand_allocations() {
+    let driver = Driver::tidemark();
+    let mut command = driver.command("bash");
+    command.args([OsStr::new("-c"), "ulimit -n 256; exec \"$0\" ten-thousand-mapped-allocations".as_ref()]);
+    command.arg(CHECKS);
+    let outcome = expect_success(&mut command, LIMIT);
+    assert_eq!(outcome.stdout, "passed ten-thousand-mapped-allocations\n", "{}", outcome.report());
+}
+
+/// The negative control: with a step of the protocol left out, each check that depends on it fails.
+#[track_caller]
+fn expect_each_fails(debug: &str, names: &[&str]) {
+    let driver = Driver::tidemark().with("TIDEMARK_DEBUG", debug);
+    for &name in names {
+        // By itself: a check may find in recycled memory what an earlier one left there.
+        let outcome = run(checks(&driver).arg(name), LIMIT);
+        assert_eq!(outcome.status.code(), Some(1), "{name} should fail with {debug}: {}", outcome.report());
+        assert!(outcome.stdout.starts_with(&format!("failed {name}: ")), "{}", outcome.report());
+    }
+}
+
+#[test]
+fn checks_fail_without_flush() {
+    expect_each_fails("noflush", &NEED_FLUSH);
+}
+
+#[test]
+fn checks_fail_without_readback() {
+    expect_each_fails("noreadback", &NEED_READBACK);
+}
+
+/// Driver, manifest and checks where "nobody" can read them: a checkout may lie in a private folder.
+struct UnprivilegedCopy {
+    scratch: tidemark_tests::Scratch,
+}
+
+/// Debian's "nobody" and "nogroup".
+const NOBODY: u32 = 65534;
+
+impl UnprivilegedCopy {
+    fn new() -> Self {
+        use std::fs::{Permissions, copy, set_permissions};
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = tidemark_tests::Scratch::new();
+        let library = scratch.file("libvulkan_tidemark.so");
+        copy(tidemark_tests::driver_library(), &library).expect("cannot copy the driver");
+        copy(CHECKS, scratch.file("coherency-checks")).expect("cannot copy the checks");
+        let manifest = scratch.file("tidemark_icd.json");
+        tidemark_tests::write_manifest(&manifest, &library.to_string_lossy(), "1.3.0");
+        let folder = manifest.parent().expect("a file lies in a folder").to_owned();
+        set_permissions(folder, Permissions::from_mode(0o755)).expect("cannot open the folder");
+        Self { scratch }
+    }
+
+    fn command(&self) -> Command {
+        let driver = Driver::at(self.scratch.file("tidemark_icd.json"))
+            .with("TIDEMARK_BACKING", Driver::lavapipe().manifest())
+            .with("TIDEMARK_MODE", "always")
+            .with("TIDEMARK_TRACKER", "write-protect");
+        let mut command = driver.command(self.scratch.file("coherency-checks"));
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        command
+    }
+}
