@@ -5,16 +5,24 @@
 use crate::device::Device;
 use ash::vk;
 use std::ops::Range;
+use tidemark_winsys::DeviceMemory;
 
-/// A whole allocation, mapped by the backing driver for as long as it lives.
+/// A whole allocation, mapped by the backing driver until it is freed.
 pub(crate) struct Aperture {
+    device: vk::Device,
     memory: vk::DeviceMemory,
-    pub(crate) address: *mut u8,
+    address: *mut u8,
     len: usize,
-    is_coherent: bool,
+    /// What a mapping that is not coherent needs.
+    maintenance: Option<Maintenance>,
 }
 
-// SAFETY: an address and a handle; vkMapMemory's results may be used from any thread.
+struct Maintenance {
+    flush: vk::PFN_vkFlushMappedMemoryRanges,
+    invalidate: vk::PFN_vkInvalidateMappedMemoryRanges,
+}
+
+// SAFETY: an address and handles; vkMapMemory's results may be used from any thread.
 unsafe impl Send for Aperture {}
 // SAFETY: as above.
 unsafe impl Sync for Aperture {}
@@ -27,42 +35,61 @@ impl Aperture {
         len: usize,
         is_coherent: bool,
     ) -> Result<Self, vk::Result> {
-        let map = device.next.vkMapMemory.ok_or(vk::Result::ERROR_MEMORY_MAP_FAILED)?;
+        let next = &device.next;
+        let missing = vk::Result::ERROR_MEMORY_MAP_FAILED;
+        let maintenance = if is_coherent {
+            None
+        } else {
+            Some(Maintenance {
+                flush: next.vkFlushMappedMemoryRanges.ok_or(missing)?,
+                invalidate: next.vkInvalidateMappedMemoryRanges.ok_or(missing)?,
+            })
+        };
+        let map = next.vkMapMemory.ok_or(missing)?;
         let mut address = std::ptr::null_mut();
         let flags = vk::MemoryMapFlags::empty();
         // SAFETY: a live memory of the backing driver, host-visible and not mapped.
         unsafe { map(device.handle, memory, 0, vk::WHOLE_SIZE, flags, &raw mut address) }.result()?;
-        Ok(Self { memory, address: address.cast(), len, is_coherent })
+        Ok(Self { device: device.handle, memory, address: address.cast(), len, maintenance })
     }
 
-    /// What the CPU stored becomes visible to the device.
-    pub(crate) fn flush(&self, device: &Device, range: Range<usize>) -> Result<(), vk::Result> {
-        self.maintain(device, device.next.vkFlushMappedMemoryRanges, range)
-    }
-
-    /// What the device stored becomes visible to the CPU.
-    pub(crate) fn invalidate(&self, device: &Device, range: Range<usize>) -> Result<(), vk::Result> {
-        self.maintain(device, device.next.vkInvalidateMappedMemoryRanges, range)
-    }
-
-    fn maintain(
-        &self,
-        device: &Device,
-        command: Option<vk::PFN_vkFlushMappedMemoryRanges>,
-        range: Range<usize>,
-    ) -> Result<(), vk::Result> {
-        if self.is_coherent || range.is_empty() {
-            return Ok(());
+    fn maintain(&self, command: vk::PFN_vkFlushMappedMemoryRanges, range: Range<usize>) {
+        if range.is_empty() {
+            return;
         }
         // Whole pages, as the mirror works by pages: more than any nonCoherentAtomSize. A range that reaches the
         // end of the memory must be given as such.
-        let page = tidemark_winsys::page_size();
-        let start = range.start / page * page;
-        let end = range.end.next_multiple_of(page);
-        let size = if end >= self.len { vk::WHOLE_SIZE } else { (end - start) as u64 };
-        let range = vk::MappedMemoryRange::default().memory(self.memory).offset(start as u64).size(size);
-        let command = command.ok_or(vk::Result::ERROR_MEMORY_MAP_FAILED)?;
+        let size = if range.end >= self.len { vk::WHOLE_SIZE } else { range.len() as u64 };
+        let range =
+            vk::MappedMemoryRange::default().memory(self.memory).offset(range.start as u64).size(size);
         // SAFETY: a live memory of the backing driver, mapped whole.
-        unsafe { command(device.handle, 1, &raw const range) }.result()
+        let result = unsafe { command(self.device, 1, &raw const range) };
+        if result != vk::Result::SUCCESS {
+            log::error!("{:?}: cannot synchronise the backing driver's mapping: {result}", self.memory);
+        }
+    }
+}
+
+// SAFETY: the backing driver keeps the mapping of `len` bytes until the memory is unmapped or freed; vkFreeMemory
+// retires the mirror first.
+unsafe impl DeviceMemory for Aperture {
+    fn address(&self) -> *mut u8 {
+        self.address
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn invalidate(&self, range: Range<usize>) {
+        if let Some(maintenance) = &self.maintenance {
+            self.maintain(maintenance.invalidate, range);
+        }
+    }
+
+    fn flush(&self, range: Range<usize>) {
+        if let Some(maintenance) = &self.maintenance {
+            self.maintain(maintenance.flush, range);
+        }
     }
 }

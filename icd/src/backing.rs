@@ -122,35 +122,33 @@ impl Backing {
             return Err(BackingError::Itself(path.into()));
         }
         let handle = open(&library).map_err(|error| BackingError::Load(library.clone(), error))?;
-        let symbol = |name| find(handle, name);
-        let get_instance_proc_addr = symbol(c"vk_icdGetInstanceProcAddr");
-        let not_a_driver = || BackingError::NotADriver(library.clone());
-        let get_instance_proc_addr = get_instance_proc_addr.ok_or_else(not_a_driver)?;
-        let found = file_of(get_instance_proc_addr).unwrap_or_else(|| library.clone());
+        let get = find(handle, c"vk_icdGetInstanceProcAddr");
+        let get = get.ok_or_else(|| BackingError::NotADriver(library.clone()))?;
+        let found = file_of(get).unwrap_or_else(|| library.clone());
         // The linker may have found Tidemark under another name.
         let own = file_of(open as fn(&Path) -> Result<*mut c_void, String> as *mut c_void);
         if discovery::is_tidemark(&found) || own.is_some_and(|own| same_file(&own, &found)) {
             return Err(BackingError::Itself(path.into()));
         }
-        if let Some(negotiate) = symbol(c"vk_icdNegotiateLoaderICDInterfaceVersion") {
-            let mut version = INTERFACE_VERSION;
-            // SAFETY: the loader-driver interface defines this symbol with this signature.
-            let negotiate: Negotiate = unsafe { std::mem::transmute(negotiate) };
-            // SAFETY: a live version.
-            let result = unsafe { negotiate(&raw mut version) };
-            if result != vk::Result::SUCCESS || !(3..=INTERFACE_VERSION).contains(&version) {
-                return Err(BackingError::Interface(library));
-            }
-        } else {
-            return Err(BackingError::Interface(library));
+        // SAFETY: the loader-driver interface defines this symbol with this signature.
+        let get_instance_proc_addr = unsafe { std::mem::transmute::<*mut c_void, GetProcAddr>(get) };
+        let exported = |name: &CStr| find(handle, name);
+        // SAFETY: a driver's function, by its name.
+        let function = |name| unsafe { interface_function(get_instance_proc_addr, exported, name) };
+        let refused = || BackingError::Interface(library.clone());
+        let negotiate = function(c"vk_icdNegotiateLoaderICDInterfaceVersion").ok_or_else(refused)?;
+        // SAFETY: as above.
+        let negotiate: Negotiate = unsafe { std::mem::transmute(negotiate) };
+        let mut version = INTERFACE_VERSION;
+        // SAFETY: a live version.
+        let result = unsafe { negotiate(&raw mut version) };
+        if result != vk::Result::SUCCESS || !(3..=INTERFACE_VERSION).contains(&version) {
+            return Err(refused());
         }
         Ok(Self {
             library: found,
-            // SAFETY: the loader-driver interface defines this symbol with this signature.
-            get_instance_proc_addr: unsafe {
-                std::mem::transmute::<*mut c_void, GetProcAddr>(get_instance_proc_addr)
-            },
-            get_physical_device_proc_addr: symbol(c"vk_icdGetPhysicalDeviceProcAddr")
+            get_instance_proc_addr,
+            get_physical_device_proc_addr: function(c"vk_icdGetPhysicalDeviceProcAddr")
                 // SAFETY: as above.
                 .map(|address| unsafe { std::mem::transmute::<*mut c_void, GetProcAddr>(address) }),
         })
@@ -204,6 +202,12 @@ impl Backing {
         names
     }
 
+    /// Whether it drives anything on this machine.
+    ///
+    /// Makes an instance for a moment, which may happen while the loader only enumerates. There is no way round: what
+    /// Tidemark answers there (instance extensions, versions) is the backing driver's answer, so it must be chosen
+    /// by then, and a driver without its hardware is installed as often as not. [`choose`](Self::choose) asks only
+    /// where lavapipe, which needs no hardware, is missing, and once in a process.
     fn has_device(&self) -> bool {
         self.device_names().is_ok_and(|names| !names.is_empty())
     }
@@ -231,6 +235,23 @@ fn find(handle: *mut c_void, name: &CStr) -> Option<*mut c_void> {
     (!address.is_null()).then_some(address)
 }
 
+/// A function of the loader-driver interface. Drivers export it; from version 7 on it is enough that `get` answers
+/// for it. In the loader's order: before the version is negotiated, `get` may only be asked if there is no other way.
+///
+/// # Safety
+/// `get` must be a driver's `vk_icdGetInstanceProcAddr`.
+unsafe fn interface_function(
+    get: GetProcAddr,
+    exported: impl Fn(&CStr) -> Option<*mut c_void>,
+    name: &CStr,
+) -> Option<*mut c_void> {
+    exported(name).or_else(|| {
+        // SAFETY: the caller's promise; a null instance stands for the driver itself.
+        let answered = unsafe { get(vk::Instance::null(), name.as_ptr()) };
+        answered.map(|function| function as *mut c_void)
+    })
+}
+
 /// The file that the code or data at `address` was loaded from.
 fn file_of(address: *mut c_void) -> Option<PathBuf> {
     // SAFETY: plain data, for which zeros are a value.
@@ -243,4 +264,47 @@ fn file_of(address: *mut c_void) -> Option<PathBuf> {
 
 fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::c_char;
+
+    const NEGOTIATE: &CStr = c"vk_icdNegotiateLoaderICDInterfaceVersion";
+
+    unsafe extern "system" fn negotiate() {}
+
+    /// A driver of interface 7, which answers.
+    unsafe extern "system" fn answering(
+        instance: vk::Instance,
+        name: *const c_char,
+    ) -> vk::PFN_vkVoidFunction {
+        // SAFETY: the tests pass strings.
+        (instance == vk::Instance::null() && unsafe { CStr::from_ptr(name) } == NEGOTIATE)
+            .then_some(negotiate)
+    }
+
+    /// One from before.
+    unsafe extern "system" fn silent(_: vk::Instance, _: *const c_char) -> vk::PFN_vkVoidFunction {
+        None
+    }
+
+    #[test]
+    fn a_driver_may_export_its_interface_or_answer_for_it() {
+        let exported = std::ptr::dangling_mut();
+        // SAFETY: functions of that shape, as `interface_function` demands.
+        let function = |get, symbol| unsafe { interface_function(get, |_| symbol, NEGOTIATE) };
+        let answer = negotiate as unsafe extern "system" fn() as *mut c_void;
+        assert_eq!(function(answering, None), Some(answer));
+        assert_eq!(function(answering, Some(exported)), Some(exported));
+        assert_eq!(function(silent, Some(exported)), Some(exported));
+        assert_eq!(function(silent, None), None);
+    }
+
+    #[test]
+    fn a_library_that_is_no_driver_says_so() {
+        assert!(matches!(Backing::load(Path::new("libc.so.6")), Err(BackingError::NotADriver(_))));
+        assert!(matches!(Backing::load(Path::new("libnothing.so")), Err(BackingError::Load(..))));
+    }
 }

@@ -1,33 +1,50 @@
 //! Sync points: what is flushed and read back, and when.
 //!
-//! - Before the device may start on what the host wrote (submits, presents, host signals), mapped memory is
-//!   flushed. That of the type without HOST_COHERENT too: applications that should flush it themselves forget
-//!   to (Zink of Mesa 22.3 takes it for GL_MAP_COHERENT_BIT buffers), and get away with it on most devices. The
-//!   flush is a copy by the CPU, so it cannot queue behind a batch that waits for the very signal.
-//! - After the host has learned that the device is done with something (waits, and queries that find it done),
-//!   mapped memory is read back: the application may look at once. Applications that leave out the barrier to the
-//!   host get their data all the same, since no barrier is looked at.
+//! - Before the device may start on what the host wrote (submits and host signals), the emulated memory that the batch
+//!   may use is flushed, whether the batch reads or writes it: an old host write must not land on a later one of the
+//!   device. Memory of the type without HOST_COHERENT too: applications that should flush it themselves forget to (Zink
+//!   of Mesa 22.3 takes it for GL_MAP_COHERENT_BIT buffers), and get away with it on most devices. The flush is a copy by
+//!   the CPU, so it cannot queue behind a batch that waits for the very signal.
+//! - A host signal may release batches that were submitted long ago: what they use is flushed once more.
+//! - After the host has learned that the device is done with something (waits, and queries that find it done), what
+//!   batches in flight may have written is read back: the application may look at once. All of them, since the
+//!   host may know of other queues' progress by ways Tidemark does not see; those known to be done for the last time.
+//!   Applications that leave out the barrier to the host get their data all the same, since no barrier is looked at.
+//!
+//! Memory that no batch refers to costs nothing. *Reachable* memory is what batches may use without naming it: by
+//! address, through images, or from other processes.
 
-use crate::aperture::Aperture;
+use crate::buffer::{Buffer, BufferView};
+use crate::command_buffer::CommandBuffer;
 use crate::config::Config;
+use crate::descriptor_set::{DescriptorSet, Pools};
 use crate::device::Device;
 use crate::memory::Memory;
-use crate::tables::HandleMap;
-use ash::vk;
+use crate::progress::{Point, Progress};
+use crate::references::{Ranges, Uses};
+use crate::tables::{COMMAND_BUFFERS, HandleMap};
+use ash::vk::{self, Handle};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 use tidemark_winsys::telemetry::{Counter, Profile};
-use tidemark_winsys::{Arena, RwLockExt, Traffic, tracker};
+use tidemark_winsys::{Arena, LockExt, Mirror, RwLockExt, Traffic, tracker};
 
-/// The emulated memory of a device.
+/// The emulated memory of a device, and what leads to it.
 pub(crate) struct Coherence {
     pub(crate) arena: Arena,
     /// Every allocation of an emulated type.
     pub(crate) memories: RwLock<HandleMap<Arc<Memory>>>,
-    /// Those that are mapped: the only ones whose host view anybody looks at. Locked shared throughout a flush or
-    /// a readback, so that no memory is freed in the middle of one.
-    pub(crate) mapped: RwLock<HandleMap<Arc<Memory>>>,
+    /// Those that any batch may use.
+    reachable: RwLock<HandleMap<Arc<Memory>>>,
+    /// Those that batches in flight use.
+    active: Mutex<HandleMap<Arc<Memory>>>,
+    pub(crate) progress: Mutex<Progress>,
+    pub(crate) buffers: RwLock<HandleMap<Arc<Buffer>>>,
+    pub(crate) buffer_views: RwLock<HandleMap<Arc<BufferView>>>,
+    pub(crate) descriptor_sets: RwLock<HandleMap<Arc<DescriptorSet>>>,
+    pub(crate) descriptor_pools: Mutex<Pools>,
+    pub(crate) templates: RwLock<HandleMap<Arc<[vk::DescriptorUpdateTemplateEntry]>>>,
 }
 
 impl Coherence {
@@ -36,7 +53,80 @@ impl Coherence {
         let tracker = tracker::select(Config::get().tracker);
         log::info!("{name}: tracking writes by {}", tracker.name());
         start_profile(name, tracker.name());
-        Self { arena: Arena::new(tracker), memories: RwLock::default(), mapped: RwLock::default() }
+        Self {
+            arena: Arena::new(tracker),
+            memories: RwLock::default(),
+            reachable: RwLock::default(),
+            active: Mutex::default(),
+            progress: Mutex::default(),
+            buffers: RwLock::default(),
+            buffer_views: RwLock::default(),
+            descriptor_sets: RwLock::default(),
+            descriptor_pools: Mutex::default(),
+            templates: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn memory(&self, memory: vk::DeviceMemory) -> Option<Arc<Memory>> {
+        self.memories.shared().get(&memory.as_raw()).cloned()
+    }
+
+    pub(crate) fn buffer(&self, buffer: vk::Buffer) -> Option<Arc<Buffer>> {
+        self.buffers.shared().get(&buffer.as_raw()).cloned()
+    }
+
+    pub(crate) fn descriptor_set(&self, set: vk::DescriptorSet) -> Option<Arc<DescriptorSet>> {
+        self.descriptor_sets.shared().get(&set.as_raw()).cloned()
+    }
+
+    pub(crate) fn template(
+        &self,
+        template: vk::DescriptorUpdateTemplate,
+    ) -> Option<Arc<[vk::DescriptorUpdateTemplateEntry]>> {
+        self.templates.shared().get(&template.as_raw()).cloned()
+    }
+
+    /// From now on any batch may use `memory`.
+    pub(crate) fn make_reachable(&self, memory: &Arc<Memory>) {
+        self.reachable.exclusive().insert(memory.handle.as_raw(), memory.clone());
+    }
+
+    /// `memory` is used by batches in flight.
+    pub(crate) fn make_active(&self, memory: &Arc<Memory>) {
+        self.active.hold().insert(memory.handle.as_raw(), memory.clone());
+    }
+
+    /// Forgets a memory that is freed.
+    pub(crate) fn forget(&self, memory: vk::DeviceMemory) -> Option<Arc<Memory>> {
+        self.reachable.exclusive().remove(&memory.as_raw());
+        self.active.hold().remove(&memory.as_raw());
+        self.memories.exclusive().remove(&memory.as_raw())
+    }
+
+    /// Reachable memory that was ever mapped.
+    fn reachable(&self) -> Vec<(Arc<Memory>, Arc<Mirror>)> {
+        let reachable = self.reachable.shared();
+        reachable.values().filter_map(|memory| Some((memory.clone(), memory.mirror()?))).collect()
+    }
+
+    fn active(&self) -> Vec<Arc<Memory>> {
+        self.active.hold().values().cloned().collect()
+    }
+
+    /// What a batch of these command buffers may use.
+    fn uses_of(&self, command_buffers: impl Iterator<Item = vk::CommandBuffer>) -> Uses {
+        let mut uses = Uses::default();
+        for handle in command_buffers {
+            let commands: Option<Arc<CommandBuffer>> = COMMAND_BUFFERS.get(handle);
+            match commands {
+                Some(_) if Config::get().debug.no_references => {}
+                Some(commands) => commands.references.hold().resolve(&mut uses),
+                None => uses.everything = true,
+            }
+        }
+        let unnamed = if uses.everything { &self.memories } else { &self.reachable };
+        unnamed.shared().values().for_each(|memory| uses.add_all(memory));
+        uses.joined()
     }
 }
 
@@ -64,78 +154,148 @@ fn start_profile(device: &str, tracker: &str) {
 }
 
 impl Device {
-    /// The device may start on what the host wrote so far: to be called before it is told to.
-    pub(crate) fn before_submit(&self) {
+    /// `command_buffers` are about to be submitted to `queue`, as one batch: flushes what it may use, and prepares for
+    /// what it may write.
+    pub(crate) fn before_batch(
+        &self,
+        coherence: &Coherence,
+        queue: vk::Queue,
+        command_buffers: impl Iterator<Item = vk::CommandBuffer>,
+    ) -> Point {
+        let (point, is_noted) = coherence.progress.hold().next(queue);
+        if !is_noted {
+            return point;
+        }
+        measured(Counter::FlushNanoseconds, || {
+            for (memory, ranges) in coherence.uses_of(command_buffers).memories.into_values() {
+                let mirror =
+                    memory.will_use(point, ranges.clone(), |point| coherence.progress.hold().is_done(point));
+                coherence.make_active(&memory);
+                let Some(mirror) = mirror else { continue };
+                flush_ranges(&memory, &mirror, &ranges);
+                ranges.written.iter().for_each(|range| share(&mirror, range));
+            }
+        });
+        point
+    }
+
+    /// The host is about to signal: flushes what batches in flight use, since the signal may release them.
+    pub(crate) fn before_signal(&self) {
         let Some(coherence) = &self.coherence else { return };
         profile().add(Counter::Submits, 1);
-        if Config::get().debug.no_flush {
+        if Config::get().debug.no_signal {
             return;
         }
-        let mapped = coherence.mapped.shared();
-        if mapped.is_empty() {
+        let active = coherence.active();
+        if active.is_empty() {
             return;
         }
         measured(Counter::FlushNanoseconds, || {
-            mapped.values().for_each(|memory| self.flush(memory, 0..memory.len()));
+            for memory in active {
+                if let (Some(mirror), ranges) = memory.in_flight() {
+                    flush_ranges(&memory, &mirror, &ranges);
+                }
+            }
         });
     }
 
-    /// If `result` tells the host that the device is done with something, reads back. Passes the result on.
-    pub(crate) fn after_wait(&self, result: vk::Result) -> vk::Result {
-        let Some(coherence) = &self.coherence else { return result };
-        if matches!(result, vk::Result::SUCCESS | vk::Result::EVENT_SET) {
-            profile().add(Counter::Waits, 1);
-            let mapped = coherence.mapped.shared();
-            if !mapped.is_empty() {
-                measured(Counter::ReadbackNanoseconds, || {
-                    mapped.values().for_each(|memory| self.readback(memory, 0..memory.len()));
-                });
-            }
+    /// The host is about to use memory of images itself, by `access`: as a batch would that may use all that is reachable.
+    pub(crate) fn around_host_access(&self, access: impl FnOnce() -> vk::Result) -> vk::Result {
+        let mirrors: Vec<(Arc<Memory>, Arc<Mirror>)> =
+            self.coherence.iter().flat_map(Coherence::reachable).collect();
+        for (memory, mirror) in &mirrors {
+            flush(memory, mirror, 0..memory.len() as u64);
+            share(mirror, &(0..memory.len() as u64));
         }
+        let result = access();
+        mirrors.iter().for_each(|(memory, mirror)| readback(memory, mirror, 0..memory.len() as u64));
         result
     }
 
-    /// Flushes part of one mapped memory.
-    pub(crate) fn flush(&self, memory: &Memory, range: Range<usize>) {
-        if Config::get().debug.no_flush {
-            return;
+    /// If `result` tells the host that the device is done with something, reads back; `done` are the batches known to be
+    /// done by that. Passes the result on.
+    pub(crate) fn after_wait(&self, result: vk::Result, done: &[Point]) -> vk::Result {
+        let Some(coherence) = &self.coherence else { return result };
+        let told = [
+            vk::Result::SUCCESS,
+            vk::Result::SUBOPTIMAL_KHR,
+            vk::Result::EVENT_SET,
+            vk::Result::EVENT_RESET,
+            // What the device wrote before it was lost may tell why.
+            vk::Result::ERROR_DEVICE_LOST,
+        ];
+        if !told.contains(&result) {
+            return result;
         }
-        let Some((mirror, aperture)) = memory.mirror() else { return };
-        let Traffic { pages, bytes } = mirror.flush(range.clone());
-        if bytes > 0 {
-            self.report(aperture, Aperture::flush, range);
+        profile().add(Counter::Waits, 1);
+        coherence.progress.hold().learn(done);
+        let active = coherence.active();
+        if active.is_empty() {
+            return result;
         }
-        if pages > 0 {
-            log::trace!("{:?}: {bytes} bytes flushed out of {pages} pages", memory.handle);
-        }
-        profile().add(Counter::PagesWritten, pages);
-        profile().add(Counter::BytesFlushed, bytes);
+        measured(Counter::ReadbackNanoseconds, || {
+            for memory in active {
+                // Known before the bytes are looked at, so that whatever is dropped was looked at in full.
+                let done =
+                    memory.points().into_iter().filter(|point| coherence.progress.hold().is_done(*point));
+                let done: Vec<Point> = done.collect();
+                if let (Some(mirror), ranges) = memory.in_flight() {
+                    ranges.written.iter().for_each(|range| readback(&memory, &mirror, range.clone()));
+                }
+                let mut active = coherence.active.hold();
+                if memory.drop_uses(&done) {
+                    active.remove(&memory.handle.as_raw());
+                }
+            }
+        });
+        result
     }
+}
 
-    /// Reads back part of one mapped memory.
-    pub(crate) fn readback(&self, memory: &Memory, range: Range<usize>) {
-        if Config::get().debug.no_readback {
-            return;
-        }
-        let Some((mirror, aperture)) = memory.mirror() else { return };
-        self.report(aperture, Aperture::invalidate, range.clone());
-        let Traffic { bytes, .. } = mirror.readback(range);
-        if bytes > 0 {
-            log::trace!("{:?}: {bytes} bytes read back", memory.handle);
-        }
-        profile().add(Counter::BytesReadBack, bytes);
-    }
+fn flush_ranges(memory: &Memory, mirror: &Mirror, ranges: &Ranges) {
+    ranges.read.iter().chain(&ranges.written).for_each(|range| flush(memory, mirror, range.clone()));
+}
 
-    fn report(
-        &self,
-        aperture: &Aperture,
-        maintain: fn(&Aperture, &Self, Range<usize>) -> Result<(), vk::Result>,
-        range: Range<usize>,
-    ) {
-        if let Err(error) = maintain(aperture, self, range) {
-            log::error!("cannot synchronise the backing driver's mapping: {error}");
-        }
+/// Flushes part of a memory.
+pub(crate) fn flush(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
+    if Config::get().debug.no_flush {
+        return;
     }
+    count_flush(memory, mirror.flush(in_bytes(range)));
+}
+
+/// Prepares part of a memory for writes by the device.
+fn share(mirror: &Mirror, range: &Range<u64>) {
+    if Config::get().debug.no_share {
+        return;
+    }
+    profile().add(Counter::BytesFlushed, mirror.share(in_bytes(range.clone())).bytes);
+}
+
+fn count_flush(memory: &Memory, Traffic { pages, bytes }: Traffic) {
+    if pages > 0 {
+        log::trace!("{:?}: {bytes} bytes flushed out of {pages} pages", memory.handle);
+    }
+    profile().add(Counter::PagesWritten, pages);
+    profile().add(Counter::BytesFlushed, bytes);
+}
+
+/// Reads back part of a memory.
+pub(crate) fn readback(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
+    if Config::get().debug.no_readback {
+        return;
+    }
+    let Traffic { bytes, .. } = mirror.readback(in_bytes(range));
+    if bytes > 0 {
+        log::trace!("{:?}: {bytes} bytes read back", memory.handle);
+    }
+    profile().add(Counter::BytesReadBack, bytes);
+}
+
+/// A range of an allocation that is mapped, so that its size fits.
+fn in_bytes(range: Range<u64>) -> Range<usize> {
+    let fit = |value| usize::try_from(value).unwrap_or(usize::MAX);
+    fit(range.start)..fit(range.end)
 }
 
 /// Runs `work` and counts the time it takes.

@@ -36,13 +36,34 @@ impl Display for Mode {
     }
 }
 
-/// Faults to inject, so that the tests which must then fail can be seen to.
+/// Steps of the protocol to leave out, so that the tests which must then fail can be seen to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Debug {
     /// Host writes never reach the device.
     pub no_flush: bool,
     /// Device writes never reach the host.
     pub no_readback: bool,
+    /// Nothing is flushed when the host signals.
+    pub no_signal: bool,
+    /// What command buffers refer to is not looked at.
+    pub no_references: bool,
+    /// What descriptor sets lead to is not looked at.
+    pub no_descriptors: bool,
+    /// Pages get no twin before the device writes them.
+    pub no_share: bool,
+}
+
+impl Debug {
+    /// Each step's name in `TIDEMARK_DEBUG`, and where it is kept.
+    #[expect(clippy::type_complexity, reason = "a table")]
+    const STEPS: [(&str, fn(&mut Self) -> &mut bool); 6] = [
+        ("noflush", |debug| &mut debug.no_flush),
+        ("noreadback", |debug| &mut debug.no_readback),
+        ("nosignal", |debug| &mut debug.no_signal),
+        ("noreferences", |debug| &mut debug.no_references),
+        ("nodescriptors", |debug| &mut debug.no_descriptors),
+        ("noshare", |debug| &mut debug.no_share),
+    ];
 }
 
 /// Everything the environment says.
@@ -96,13 +117,16 @@ impl Config {
         };
         let mut debug = Debug::default();
         for name in text("TIDEMARK_DEBUG", &mut warnings).iter().flat_map(|value| value.split(',')) {
-            match name.trim() {
-                "noflush" => debug.no_flush = true,
-                "noreadback" => debug.no_readback = true,
-                "" => {}
-                other => warnings.push(format!(
-                    "TIDEMARK_DEBUG: there is no \"{other}\"; it is a comma list of noflush, noreadback"
-                )),
+            let name = name.trim();
+            match Debug::STEPS.iter().find(|(step, _)| *step == name) {
+                Some((_, left_out)) => *left_out(&mut debug) = true,
+                None if name.is_empty() => {}
+                None => {
+                    let steps = Debug::STEPS.map(|(step, _)| step).join(", ");
+                    warnings.push(format!(
+                        "TIDEMARK_DEBUG: there is no \"{name}\"; it is a comma list of {steps}"
+                    ));
+                }
             }
         }
         let mode = text("TIDEMARK_MODE", &mut warnings);
@@ -174,7 +198,7 @@ mod tests {
             ("TIDEMARK_LOG", "trace"),
         ]);
         assert_eq!((config.mode, config.tracker), (Mode::Always, tracker::Choice::Compare));
-        assert_eq!(config.debug, Debug { no_flush: true, no_readback: true });
+        assert_eq!(config.debug, Debug { no_flush: true, no_readback: true, ..Debug::default() });
         assert_eq!(config.log, LevelFilter::Trace);
         assert!(warnings.is_empty());
     }

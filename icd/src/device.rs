@@ -9,6 +9,7 @@ use ash::vk;
 use std::ffi::{CStr, c_char};
 use std::slice;
 use std::sync::Arc;
+use tidemark_winsys::LockExt;
 
 /// Tidemark's state of a device.
 pub(crate) struct Device {
@@ -115,6 +116,7 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
     QUEUES.retain(|owner| owner.handle != device);
+    crate::command_buffer::forget_all(device);
     let destroy = state.fns.vkDestroyDevice;
     // Mirrors end before the memory they mirror.
     drop(state);
@@ -167,7 +169,8 @@ fn remember(queue: vk::Queue, device: Arc<Device>) {
 pub(crate) unsafe fn wait_idle(device: vk::Device) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkDeviceWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
+    let submitted = state.coherence.as_ref().map(|coherence| coherence.progress.hold().last_of_all());
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { wait(device) };
-    state.after_wait(result)
+    state.after_wait(result, &submitted.unwrap_or_default())
 }

@@ -135,6 +135,68 @@ commands! {
     vkFlushMappedMemoryRanges = PFN_vkFlushMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::flush_ranges;
     vkInvalidateMappedMemoryRanges = PFN_vkInvalidateMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::invalidate_ranges;
 
+    vkCreateBuffer = PFN_vkCreateBuffer(device: vk::Device, info: *const vk::BufferCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, buffer: *mut vk::Buffer) -> vk::Result => crate::buffer::create;
+    vkDestroyBuffer = PFN_vkDestroyBuffer(device: vk::Device, buffer: vk::Buffer, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::buffer::destroy;
+    vkBindBufferMemory = PFN_vkBindBufferMemory(device: vk::Device, buffer: vk::Buffer, memory: vk::DeviceMemory, offset: vk::DeviceSize) -> vk::Result => crate::buffer::bind;
+    vkBindBufferMemory2 | vkBindBufferMemory2KHR = PFN_vkBindBufferMemory2(device: vk::Device, count: u32, infos: *const vk::BindBufferMemoryInfo<'_>) -> vk::Result => crate::buffer::bind2;
+    vkCreateBufferView = PFN_vkCreateBufferView(device: vk::Device, info: *const vk::BufferViewCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, view: *mut vk::BufferView) -> vk::Result => crate::buffer::create_view;
+    vkDestroyBufferView = PFN_vkDestroyBufferView(device: vk::Device, view: vk::BufferView, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::buffer::destroy_view;
+    vkBindImageMemory = PFN_vkBindImageMemory(device: vk::Device, image: vk::Image, memory: vk::DeviceMemory, offset: vk::DeviceSize) -> vk::Result => crate::image::bind;
+    vkBindImageMemory2 | vkBindImageMemory2KHR = PFN_vkBindImageMemory2(device: vk::Device, count: u32, infos: *const vk::BindImageMemoryInfo<'_>) -> vk::Result => crate::image::bind2;
+    vkCopyMemoryToImage | vkCopyMemoryToImageEXT = PFN_vkCopyMemoryToImageEXT(device: vk::Device, info: *const vk::CopyMemoryToImageInfoEXT<'_>) -> vk::Result => crate::image::copy_from_memory;
+    vkCopyImageToMemory | vkCopyImageToMemoryEXT = PFN_vkCopyImageToMemoryEXT(device: vk::Device, info: *const vk::CopyImageToMemoryInfoEXT<'_>) -> vk::Result => crate::image::copy_to_memory;
+    vkCopyImageToImage | vkCopyImageToImageEXT = PFN_vkCopyImageToImageEXT(device: vk::Device, info: *const vk::CopyImageToImageInfoEXT<'_>) -> vk::Result => crate::image::copy_to_image;
+    vkTransitionImageLayout | vkTransitionImageLayoutEXT = PFN_vkTransitionImageLayoutEXT(device: vk::Device, count: u32, infos: *const vk::HostImageLayoutTransitionInfoEXT<'_>) -> vk::Result => crate::image::transition_layout;
+
+    vkAllocateDescriptorSets = PFN_vkAllocateDescriptorSets(device: vk::Device, info: *const vk::DescriptorSetAllocateInfo<'_>, sets: *mut vk::DescriptorSet) -> vk::Result => crate::descriptor_set::allocate;
+    vkFreeDescriptorSets = PFN_vkFreeDescriptorSets(device: vk::Device, pool: vk::DescriptorPool, count: u32, sets: *const vk::DescriptorSet) -> vk::Result => crate::descriptor_set::free;
+    vkResetDescriptorPool = PFN_vkResetDescriptorPool(device: vk::Device, pool: vk::DescriptorPool, flags: vk::DescriptorPoolResetFlags) -> vk::Result => crate::descriptor_set::reset_pool;
+    vkDestroyDescriptorPool = PFN_vkDestroyDescriptorPool(device: vk::Device, pool: vk::DescriptorPool, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::descriptor_set::destroy_pool;
+    vkUpdateDescriptorSets = PFN_vkUpdateDescriptorSets(device: vk::Device, write_count: u32, writes: *const vk::WriteDescriptorSet<'_>, copy_count: u32, copies: *const vk::CopyDescriptorSet<'_>) -> () => crate::descriptor_set::update;
+    vkCreateDescriptorUpdateTemplate | vkCreateDescriptorUpdateTemplateKHR = PFN_vkCreateDescriptorUpdateTemplate(device: vk::Device, info: *const vk::DescriptorUpdateTemplateCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, template: *mut vk::DescriptorUpdateTemplate) -> vk::Result => crate::descriptor_set::create_template;
+    vkDestroyDescriptorUpdateTemplate | vkDestroyDescriptorUpdateTemplateKHR = PFN_vkDestroyDescriptorUpdateTemplate(device: vk::Device, template: vk::DescriptorUpdateTemplate, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::descriptor_set::destroy_template;
+    vkUpdateDescriptorSetWithTemplate | vkUpdateDescriptorSetWithTemplateKHR = PFN_vkUpdateDescriptorSetWithTemplate(device: vk::Device, set: vk::DescriptorSet, template: vk::DescriptorUpdateTemplate, data: *const std::ffi::c_void) -> () => crate::descriptor_set::update_with_template;
+
+    vkAllocateCommandBuffers = PFN_vkAllocateCommandBuffers(device: vk::Device, info: *const vk::CommandBufferAllocateInfo<'_>, commands: *mut vk::CommandBuffer) -> vk::Result => crate::command_buffer::allocate;
+    vkFreeCommandBuffers = PFN_vkFreeCommandBuffers(device: vk::Device, pool: vk::CommandPool, count: u32, commands: *const vk::CommandBuffer) -> () => crate::command_buffer::free;
+    vkDestroyCommandPool = PFN_vkDestroyCommandPool(device: vk::Device, pool: vk::CommandPool, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::command_buffer::destroy_pool;
+    vkBeginCommandBuffer = PFN_vkBeginCommandBuffer(commands: vk::CommandBuffer, info: *const vk::CommandBufferBeginInfo<'_>) -> vk::Result => crate::command_buffer::begin;
+    vkCmdExecuteCommands = PFN_vkCmdExecuteCommands(commands: vk::CommandBuffer, count: u32, secondaries: *const vk::CommandBuffer) -> () => crate::command_buffer::execute;
+
+    vkCmdCopyBuffer = PFN_vkCmdCopyBuffer(commands: vk::CommandBuffer, from: vk::Buffer, to: vk::Buffer, count: u32, regions: *const vk::BufferCopy) -> () => crate::command_buffer::copies::copy_buffer;
+    vkCmdCopyBuffer2 | vkCmdCopyBuffer2KHR = PFN_vkCmdCopyBuffer2(commands: vk::CommandBuffer, info: *const vk::CopyBufferInfo2<'_>) -> () => crate::command_buffer::copies::copy_buffer2;
+    vkCmdCopyBufferToImage = PFN_vkCmdCopyBufferToImage(commands: vk::CommandBuffer, from: vk::Buffer, image: vk::Image, layout: vk::ImageLayout, count: u32, regions: *const vk::BufferImageCopy) -> () => crate::command_buffer::copies::copy_buffer_to_image;
+    vkCmdCopyBufferToImage2 | vkCmdCopyBufferToImage2KHR = PFN_vkCmdCopyBufferToImage2(commands: vk::CommandBuffer, info: *const vk::CopyBufferToImageInfo2<'_>) -> () => crate::command_buffer::copies::copy_buffer_to_image2;
+    vkCmdCopyImageToBuffer = PFN_vkCmdCopyImageToBuffer(commands: vk::CommandBuffer, image: vk::Image, layout: vk::ImageLayout, to: vk::Buffer, count: u32, regions: *const vk::BufferImageCopy) -> () => crate::command_buffer::copies::copy_image_to_buffer;
+    vkCmdCopyImageToBuffer2 | vkCmdCopyImageToBuffer2KHR = PFN_vkCmdCopyImageToBuffer2(commands: vk::CommandBuffer, info: *const vk::CopyImageToBufferInfo2<'_>) -> () => crate::command_buffer::copies::copy_image_to_buffer2;
+    vkCmdUpdateBuffer = PFN_vkCmdUpdateBuffer(commands: vk::CommandBuffer, to: vk::Buffer, offset: vk::DeviceSize, size: vk::DeviceSize, data: *const std::ffi::c_void) -> () => crate::command_buffer::copies::update_buffer;
+    vkCmdFillBuffer = PFN_vkCmdFillBuffer(commands: vk::CommandBuffer, to: vk::Buffer, offset: vk::DeviceSize, size: vk::DeviceSize, value: u32) -> () => crate::command_buffer::copies::fill_buffer;
+    vkCmdCopyQueryPoolResults = PFN_vkCmdCopyQueryPoolResults(commands: vk::CommandBuffer, pool: vk::QueryPool, first: u32, count: u32, to: vk::Buffer, offset: vk::DeviceSize, stride: vk::DeviceSize, flags: vk::QueryResultFlags) -> () => crate::command_buffer::copies::copy_query_pool_results;
+
+    vkCmdBindVertexBuffers = PFN_vkCmdBindVertexBuffers(commands: vk::CommandBuffer, first: u32, count: u32, buffers: *const vk::Buffer, offsets: *const vk::DeviceSize) -> () => crate::command_buffer::draws::bind_vertex_buffers;
+    vkCmdBindVertexBuffers2 | vkCmdBindVertexBuffers2EXT = PFN_vkCmdBindVertexBuffers2(commands: vk::CommandBuffer, first: u32, count: u32, buffers: *const vk::Buffer, offsets: *const vk::DeviceSize, sizes: *const vk::DeviceSize, strides: *const vk::DeviceSize) -> () => crate::command_buffer::draws::bind_vertex_buffers2;
+    vkCmdBindIndexBuffer = PFN_vkCmdBindIndexBuffer(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, kind: vk::IndexType) -> () => crate::command_buffer::draws::bind_index_buffer;
+    vkCmdBindIndexBuffer2 | vkCmdBindIndexBuffer2KHR = PFN_vkCmdBindIndexBuffer2KHR(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, size: vk::DeviceSize, kind: vk::IndexType) -> () => crate::command_buffer::draws::bind_index_buffer2;
+    vkCmdDispatchIndirect = PFN_vkCmdDispatchIndirect(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize) -> () => crate::command_buffer::draws::dispatch_indirect;
+    vkCmdDrawIndirect = PFN_vkCmdDrawIndirect(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, count: u32, stride: u32) -> () => crate::command_buffer::draws::draw_indirect;
+    vkCmdDrawIndexedIndirect = PFN_vkCmdDrawIndexedIndirect(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, count: u32, stride: u32) -> () => crate::command_buffer::draws::draw_indexed_indirect;
+    vkCmdDrawMeshTasksIndirectEXT = PFN_vkCmdDrawMeshTasksIndirectEXT(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, count: u32, stride: u32) -> () => crate::command_buffer::draws::draw_mesh_tasks_indirect;
+    vkCmdDrawIndirectCount | vkCmdDrawIndirectCountKHR | vkCmdDrawIndirectCountAMD = PFN_vkCmdDrawIndirectCount(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, count_buffer: vk::Buffer, count_offset: vk::DeviceSize, most: u32, stride: u32) -> () => crate::command_buffer::draws::draw_indirect_count;
+    vkCmdDrawIndexedIndirectCount | vkCmdDrawIndexedIndirectCountKHR | vkCmdDrawIndexedIndirectCountAMD = PFN_vkCmdDrawIndexedIndirectCount(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, count_buffer: vk::Buffer, count_offset: vk::DeviceSize, most: u32, stride: u32) -> () => crate::command_buffer::draws::draw_indexed_indirect_count;
+    vkCmdDrawMeshTasksIndirectCountEXT = PFN_vkCmdDrawMeshTasksIndirectCountEXT(commands: vk::CommandBuffer, buffer: vk::Buffer, offset: vk::DeviceSize, count_buffer: vk::Buffer, count_offset: vk::DeviceSize, most: u32, stride: u32) -> () => crate::command_buffer::draws::draw_mesh_tasks_indirect_count;
+    vkCmdDrawIndirectByteCountEXT = PFN_vkCmdDrawIndirectByteCountEXT(commands: vk::CommandBuffer, instance_count: u32, first_instance: u32, buffer: vk::Buffer, offset: vk::DeviceSize, counter_offset: u32, stride: u32) -> () => crate::command_buffer::draws::draw_indirect_byte_count;
+    vkCmdBindTransformFeedbackBuffersEXT = PFN_vkCmdBindTransformFeedbackBuffersEXT(commands: vk::CommandBuffer, first: u32, count: u32, buffers: *const vk::Buffer, offsets: *const vk::DeviceSize, sizes: *const vk::DeviceSize) -> () => crate::command_buffer::draws::bind_transform_feedback_buffers;
+    vkCmdBeginTransformFeedbackEXT = PFN_vkCmdBeginTransformFeedbackEXT(commands: vk::CommandBuffer, first: u32, count: u32, buffers: *const vk::Buffer, offsets: *const vk::DeviceSize) -> () => crate::command_buffer::draws::begin_transform_feedback;
+    vkCmdEndTransformFeedbackEXT = PFN_vkCmdEndTransformFeedbackEXT(commands: vk::CommandBuffer, first: u32, count: u32, buffers: *const vk::Buffer, offsets: *const vk::DeviceSize) -> () => crate::command_buffer::draws::end_transform_feedback;
+    vkCmdBeginConditionalRenderingEXT = PFN_vkCmdBeginConditionalRenderingEXT(commands: vk::CommandBuffer, info: *const vk::ConditionalRenderingBeginInfoEXT<'_>) -> () => crate::command_buffer::draws::begin_conditional_rendering;
+
+    vkCmdBindDescriptorSets = PFN_vkCmdBindDescriptorSets(commands: vk::CommandBuffer, point: vk::PipelineBindPoint, layout: vk::PipelineLayout, first: u32, count: u32, sets: *const vk::DescriptorSet, offset_count: u32, offsets: *const u32) -> () => crate::command_buffer::descriptors::bind_sets;
+    vkCmdBindDescriptorSets2 | vkCmdBindDescriptorSets2KHR = PFN_vkCmdBindDescriptorSets2KHR(commands: vk::CommandBuffer, info: *const vk::BindDescriptorSetsInfoKHR<'_>) -> () => crate::command_buffer::descriptors::bind_sets2;
+    vkCmdPushDescriptorSet | vkCmdPushDescriptorSetKHR = PFN_vkCmdPushDescriptorSetKHR(commands: vk::CommandBuffer, point: vk::PipelineBindPoint, layout: vk::PipelineLayout, set: u32, count: u32, writes: *const vk::WriteDescriptorSet<'_>) -> () => crate::command_buffer::descriptors::push;
+    vkCmdPushDescriptorSet2 | vkCmdPushDescriptorSet2KHR = PFN_vkCmdPushDescriptorSet2KHR(commands: vk::CommandBuffer, info: *const vk::PushDescriptorSetInfoKHR<'_>) -> () => crate::command_buffer::descriptors::push2;
+    vkCmdPushDescriptorSetWithTemplate | vkCmdPushDescriptorSetWithTemplateKHR = PFN_vkCmdPushDescriptorSetWithTemplateKHR(commands: vk::CommandBuffer, template: vk::DescriptorUpdateTemplate, layout: vk::PipelineLayout, set: u32, data: *const std::ffi::c_void) -> () => crate::command_buffer::descriptors::push_with_template;
+    vkCmdPushDescriptorSetWithTemplate2 | vkCmdPushDescriptorSetWithTemplate2KHR = PFN_vkCmdPushDescriptorSetWithTemplate2KHR(commands: vk::CommandBuffer, info: *const vk::PushDescriptorSetWithTemplateInfoKHR<'_>) -> () => crate::command_buffer::descriptors::push_with_template2;
+
     vkGetBufferMemoryRequirements = PFN_vkGetBufferMemoryRequirements(device: vk::Device, buffer: vk::Buffer, requirements: *mut vk::MemoryRequirements) -> () => crate::requirements::buffer;
     vkGetBufferMemoryRequirements2 | vkGetBufferMemoryRequirements2KHR = PFN_vkGetBufferMemoryRequirements2(device: vk::Device, info: *const vk::BufferMemoryRequirementsInfo2<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::buffer2;
     vkGetDeviceBufferMemoryRequirements | vkGetDeviceBufferMemoryRequirementsKHR = PFN_vkGetDeviceBufferMemoryRequirements(device: vk::Device, info: *const vk::DeviceBufferMemoryRequirements<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::device_buffer;
@@ -155,6 +217,11 @@ commands! {
     vkWaitSemaphores | vkWaitSemaphoresKHR = PFN_vkWaitSemaphores(device: vk::Device, info: *const vk::SemaphoreWaitInfo<'_>, timeout: u64) -> vk::Result => crate::semaphore::wait;
     vkSignalSemaphore | vkSignalSemaphoreKHR = PFN_vkSignalSemaphore(device: vk::Device, info: *const vk::SemaphoreSignalInfo<'_>) -> vk::Result => crate::semaphore::signal;
     vkGetSemaphoreCounterValue | vkGetSemaphoreCounterValueKHR = PFN_vkGetSemaphoreCounterValue(device: vk::Device, semaphore: vk::Semaphore, value: *mut u64) -> vk::Result => crate::semaphore::counter_value;
+    vkDestroyFence = PFN_vkDestroyFence(device: vk::Device, fence: vk::Fence, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::fence::destroy;
+    vkDestroySemaphore = PFN_vkDestroySemaphore(device: vk::Device, semaphore: vk::Semaphore, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::semaphore::destroy;
+    vkAcquireNextImageKHR = PFN_vkAcquireNextImageKHR(device: vk::Device, swapchain: vk::SwapchainKHR, timeout: u64, semaphore: vk::Semaphore, fence: vk::Fence, index: *mut u32) -> vk::Result => crate::swapchain::acquire;
+    vkAcquireNextImage2KHR = PFN_vkAcquireNextImage2KHR(device: vk::Device, info: *const vk::AcquireNextImageInfoKHR<'_>, index: *mut u32) -> vk::Result => crate::swapchain::acquire2;
+    vkWaitForPresentKHR = PFN_vkWaitForPresentKHR(device: vk::Device, swapchain: vk::SwapchainKHR, present: u64, timeout: u64) -> vk::Result => crate::swapchain::wait_for_present;
     vkSetEvent = PFN_vkSetEvent(device: vk::Device, event: vk::Event) -> vk::Result => crate::event::set;
     vkGetEventStatus = PFN_vkGetEventStatus(device: vk::Device, event: vk::Event) -> vk::Result => crate::event::status;
 }

@@ -10,7 +10,7 @@ use ash::vk;
 pub(crate) unsafe fn set(device: vk::Device, event: vk::Event) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(set) = state.next.vkSetEvent else { return vk::Result::ERROR_DEVICE_LOST };
-    state.before_submit();
+    state.before_signal();
     // SAFETY: the arguments are passed on as they came.
     unsafe { set(device, event) }
 }
@@ -24,5 +24,5 @@ pub(crate) unsafe fn status(device: vk::Device, event: vk::Event) -> vk::Result 
     let Some(status) = state.next.vkGetEventStatus else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { status(device, event) };
-    state.after_wait(result)
+    state.after_wait(result, &[])
 }

@@ -13,7 +13,21 @@ pub(crate) const EXTENSIONS: &[(&CStr, &str)] = &[
         c"VK_EXT_map_memory_placed",
         "the application would choose the address of its view, which the arena chooses",
     ),
+    // Their commands name buffers in ways that nobody follows, so a batch's use of emulated memory would go unnoticed.
+    (c"VK_NV_ray_tracing", UNFOLLOWED),
+    (c"VK_NV_device_generated_commands", UNFOLLOWED),
+    (c"VK_NV_device_generated_commands_compute", UNFOLLOWED),
+    (c"VK_EXT_device_generated_commands", UNFOLLOWED),
+    (c"VK_NV_mesh_shader", UNFOLLOWED),
+    (c"VK_NV_cuda_kernel_launch", UNFOLLOWED),
+    (c"VK_NVX_binary_import", UNFOLLOWED),
+    (c"VK_AMD_buffer_marker", UNFOLLOWED),
+    (c"VK_AMDX_shader_enqueue", UNFOLLOWED),
+    (c"VK_HUAWEI_cluster_culling_shader", UNFOLLOWED),
+    (c"VK_KHR_video_queue", UNFOLLOWED),
 ];
+
+const UNFOLLOWED: &str = "its commands would use emulated memory without Tidemark's notice";
 
 /// Why the extension is hidden; `None` if it is not.
 pub(crate) fn reason(name: &CStr) -> Option<&'static str> {

@@ -7,35 +7,45 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `entry` | the table of intercepted commands, the panic guard |
-//! | `instance`, `physical_device`, `device`, `queue`, `memory`, `fence`, `semaphore`, `event`, `requirements` | the commands, by the Vulkan object they work on |
+//! | `instance`, `physical_device`, `device`, `queue`, `memory`, `buffer`, `image`, `descriptor_set`, `command_buffer`, `fence`, `semaphore`, `event`, `swapchain`, `requirements` | the commands, by the Vulkan object they work on |
+//! | `references` | what a command buffer refers to, and what a batch uses in consequence |
+//! | `progress` | how far each queue is known to be |
 //! | `memory_types` | the memory types applications see, and how they map onto the backing driver's |
 //! | `coherence` | sync points: what is flushed and read back, and when |
 //! | `aperture` | access to device memory through the backing driver's own mapping |
 //! | `backing`, `discovery` | finding and loading the backing driver |
 //! | `config`, `logger` | environment variables, the log |
 //!
-//! Lock order: `tables` (a leaf: held only for a look-up), a device's `memories`, a device's `mapped`, then winsys'
-//! locks.
+//! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a device's
+//! `active` memories; a memory's state; then, each held only for a look-up and with none inside, the tables and
+//! `progress`; last a mirror's. None is held across a wait, and only the mirror's own across a transfer.
 
 mod aperture;
 pub mod backing;
+mod buffer;
 mod chain;
 mod coherence;
+mod command_buffer;
 pub mod config;
+mod descriptor_set;
 mod device;
 pub mod discovery;
 mod entry;
 mod event;
 mod fence;
 mod hidden;
+mod image;
 mod instance;
 mod logger;
 mod memory;
 mod memory_types;
 mod physical_device;
+mod progress;
 mod queue;
+mod references;
 mod requirements;
 mod semaphore;
+mod swapchain;
 mod tables;
 
 use ash::vk;

@@ -1,17 +1,21 @@
 //! VkDeviceMemory: allocation, mapping, and the application's own flushes.
 
 use crate::aperture::Aperture;
-use crate::coherence::{Coherence, measured, profile};
+use crate::chain;
+use crate::coherence::{self, Coherence, measured, profile};
+use crate::config::Config;
 use crate::device::Device;
 use crate::memory_types::Kind;
+use crate::progress::Point;
+use crate::references::Ranges;
 use crate::tables::DEVICES;
 use ash::vk::{self, Handle};
 use std::ffi::c_void;
 use std::ops::Range;
 use std::slice;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use tidemark_winsys::telemetry::Counter;
-use tidemark_winsys::{Mirror, RwLockExt};
+use tidemark_winsys::{Contents, LockExt, Mirror, RwLockExt};
 
 /// An allocation of an emulated type.
 pub(crate) struct Memory {
@@ -19,46 +23,140 @@ pub(crate) struct Memory {
     /// Bytes.
     size: usize,
     backing_is_coherent: bool,
-    /// From the first mapping on. The mirror comes first: it must end before the aperture it works through.
-    mirror: OnceLock<(Mirror, Aperture)>,
+    /// Batches submitted without a note of what they use, when this was allocated.
+    unnoted_before: u64,
+    state: Mutex<State>,
 }
+
+struct State {
+    /// From the first mapping on, until it is freed.
+    mirror: Option<Arc<Mirror>>,
+    /// Whether the bytes count, though the host never wrote them.
+    contents: Contents,
+    /// What batches that are not known to be done use.
+    in_flight: Vec<(Point, Ranges)>,
+}
+
+/// Batches in flight that are told apart. Beyond that, done ones are looked for, and then neighbours are joined: the
+/// earlier counts as done when the later is.
+const IN_FLIGHT: usize = 32;
 
 impl Memory {
     pub(crate) fn len(&self) -> usize {
         self.size
     }
 
-    /// The mirror, if the memory was ever mapped.
-    pub(crate) fn mirror(&self) -> Option<&(Mirror, Aperture)> {
-        self.mirror.get()
+    pub(crate) fn mirror(&self) -> Option<Arc<Mirror>> {
+        self.state.hold().mirror.clone()
     }
 
-    /// The mirror, made now if need be. Calls for one memory must not race (the specification has vkMapMemory
-    /// externally synchronised).
-    fn mirror_or_new(&self, device: &Device, coherence: &Coherence) -> Result<&Mirror, vk::Result> {
-        if self.mirror.get().is_none() {
-            let aperture = Aperture::new(device, self.handle, self.size, self.backing_is_coherent)?;
-            aperture.invalidate(device, 0..self.size)?;
-            // SAFETY: the aperture covers `size` bytes and outlives the mirror; see the field.
-            let mirror = unsafe { Mirror::new(&coherence.arena, aperture.address, self.size) };
-            let mirror = mirror.map_err(|error| {
-                log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);
-                vk::Result::ERROR_MEMORY_MAP_FAILED
-            })?;
-            let _ = self.mirror.set((mirror, aperture));
+    /// A batch that is about to be submitted uses `ranges`. Returns the mirror there is; one that is made later will
+    /// know that the device may have written.
+    pub(crate) fn will_use(
+        &self,
+        point: Point,
+        ranges: Ranges,
+        is_done: impl Fn(Point) -> bool,
+    ) -> Option<Arc<Mirror>> {
+        let mut state = self.state.hold();
+        let state = &mut *state;
+        if state.mirror.is_none() && !ranges.written.is_empty() {
+            state.contents = Contents::Defined;
         }
-        self.mirror.get().map(|(mirror, _)| mirror).ok_or(vk::Result::ERROR_UNKNOWN)
+        if state.in_flight.len() >= IN_FLIGHT {
+            // Only what wrote nothing may go without a last look.
+            state.in_flight.retain(|(point, ranges)| !ranges.written.is_empty() || !is_done(*point));
+        }
+        let is_full = state.in_flight.len() >= IN_FLIGHT;
+        match state.in_flight.last_mut() {
+            Some((last, known)) if is_full && last.is_of_queue_of(point) => {
+                *last = point;
+                known.merge(ranges);
+            }
+            _ => state.in_flight.push((point, ranges)),
+        }
+        state.mirror.clone()
+    }
+
+    /// The mirror, and all that batches in flight use.
+    pub(crate) fn in_flight(&self) -> (Option<Arc<Mirror>>, Ranges) {
+        let state = self.state.hold();
+        let mut all = Ranges::default();
+        state.in_flight.iter().for_each(|(_, ranges)| all.merge(ranges.clone()));
+        (state.mirror.clone(), all)
+    }
+
+    /// The batches in flight.
+    pub(crate) fn points(&self) -> Vec<Point> {
+        self.state.hold().in_flight.iter().map(|(point, _)| *point).collect()
+    }
+
+    /// These batches are done, and what they wrote was read back. Returns whether none is left.
+    pub(crate) fn drop_uses(&self, done: &[Point]) -> bool {
+        let mut state = self.state.hold();
+        state.in_flight.retain(|(point, _)| !done.contains(point));
+        state.in_flight.is_empty()
+    }
+
+    /// The mirror, made now if need be.
+    fn mirror_or_new(
+        self: &Arc<Self>,
+        device: &Device,
+        coherence: &Coherence,
+    ) -> Result<Arc<Mirror>, vk::Result> {
+        let mut state = self.state.hold();
+        if let Some(mirror) = &state.mirror {
+            return Ok(mirror.clone());
+        }
+        // From here on every batch is noted.
+        let unnoted = coherence.progress.hold().add_mirror(self.unnoted_before);
+        let is_active = unnoted.is_some();
+        if let Some(points) = unnoted {
+            // Any of those may have written, and may still be at it.
+            state.contents = Contents::Defined;
+            let whole = Ranges::written(0..self.size as u64);
+            state.in_flight.extend(points.into_iter().map(|point| (point, whole.clone())));
+        }
+        // Without flush nothing else would show what the device memory really holds.
+        let contents = if Config::get().debug.no_flush { Contents::Defined } else { state.contents };
+        match self.new_mirror(device, coherence, contents) {
+            Ok(mirror) => {
+                state.mirror = Some(mirror.clone());
+                drop(state);
+                if is_active {
+                    coherence.make_active(self);
+                }
+                Ok(mirror)
+            }
+            Err(error) => {
+                coherence.progress.hold().mirrors -= 1;
+                Err(error)
+            }
+        }
+    }
+
+    fn new_mirror(
+        &self,
+        device: &Device,
+        coherence: &Coherence,
+        contents: Contents,
+    ) -> Result<Arc<Mirror>, vk::Result> {
+        let aperture = Aperture::new(device, self.handle, self.size, self.backing_is_coherent)?;
+        Mirror::new(&coherence.arena, Box::new(aperture), contents).map(Arc::new).map_err(|error| {
+            log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);
+            if let Some(unmap) = device.next.vkUnmapMemory {
+                // SAFETY: mapped for the aperture, which is gone.
+                unsafe { unmap(device.handle, self.handle) };
+            }
+            vk::Result::ERROR_MEMORY_MAP_FAILED
+        })
     }
 
     /// Offset and size of a Vulkan call, as a range.
-    fn range(&self, offset: u64, size: u64) -> Range<usize> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.size);
-        let end = if size == vk::WHOLE_SIZE {
-            self.size
-        } else {
-            start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)).min(self.size)
-        };
-        start..end
+    fn range(&self, offset: u64, size: u64) -> Range<u64> {
+        let whole = self.size as u64;
+        let start = offset.min(whole);
+        start..if size == vk::WHOLE_SIZE { whole } else { start.saturating_add(size).min(whole) }
     }
 }
 
@@ -90,17 +188,44 @@ pub(crate) unsafe fn allocate(
     };
     // SAFETY: the command succeeded, so it stored a handle.
     let handle = unsafe { *memory };
-    let emulated = Memory {
+    // SAFETY: a valid chain, only read.
+    let is_external = unsafe { is_external(info.p_next) };
+    let emulated = Arc::new(Memory {
         handle,
         size: usize::try_from(info.allocation_size).unwrap_or(usize::MAX),
         backing_is_coherent,
-        mirror: OnceLock::new(),
-    };
+        unnoted_before: coherence.progress.hold().unnoted,
+        state: Mutex::new(State {
+            mirror: None,
+            contents: if is_external { Contents::Defined } else { Contents::Undefined },
+            in_flight: Vec::new(),
+        }),
+    });
     profile().add(Counter::Allocations, 1);
     profile().add(Counter::AllocatedBytes, info.allocation_size);
     log::debug!("{handle:?}: {} bytes of {:?}", info.allocation_size, memory_type.flags);
-    coherence.memories.exclusive().insert(handle.as_raw(), Arc::new(emulated));
+    coherence.memories.exclusive().insert(handle.as_raw(), emulated.clone());
+    if is_external {
+        coherence.make_reachable(&emulated);
+    }
     result
+}
+
+/// Whether an allocation may be shared with others, who write it unseen: anything in the chain that is not known to be
+/// harmless.
+///
+/// # Safety
+/// `chain` must be null or a valid chain.
+unsafe fn is_external(chain: *const c_void) -> bool {
+    use vk::StructureType as Type;
+    let harmless = [
+        Type::MEMORY_DEDICATED_ALLOCATE_INFO,
+        Type::MEMORY_ALLOCATE_FLAGS_INFO,
+        Type::MEMORY_PRIORITY_ALLOCATE_INFO_EXT,
+        Type::MEMORY_OPAQUE_CAPTURE_ADDRESS_ALLOCATE_INFO,
+    ];
+    // SAFETY: the caller's promise.
+    unsafe { chain::tags(chain) }.any(|tag| !harmless.contains(&tag))
 }
 
 /// vkFreeMemory, which also unmaps.
@@ -113,10 +238,16 @@ pub(crate) unsafe fn free(
     allocator: *const vk::AllocationCallbacks<'_>,
 ) {
     let Some(state) = DEVICES.get(device) else { return };
-    if let Some(coherence) = &state.coherence {
-        // Locking `mapped` waits for flushes and readbacks in progress: they must not find the memory gone.
-        coherence.mapped.exclusive().remove(&memory.as_raw());
-        coherence.memories.exclusive().remove(&memory.as_raw());
+    if let Some(coherence) = &state.coherence
+        && let Some(emulated) = coherence.forget(memory)
+    {
+        // Buffers and descriptor sets may know the memory for longer. Its mirror ends here, and waits for flushes and
+        // readbacks in progress.
+        let mirror = emulated.state.hold().mirror.take();
+        if let Some(mirror) = mirror {
+            mirror.retire();
+            coherence.progress.hold().mirrors -= 1;
+        }
     }
     if let Some(free) = state.next.vkFreeMemory {
         // SAFETY: the arguments are passed on as they came.
@@ -186,23 +317,24 @@ fn map_emulated(
     offset: vk::DeviceSize,
 ) -> Option<Result<*mut c_void, vk::Result>> {
     let coherence = device.coherence.as_ref()?;
-    let emulated = coherence.memories.shared().get(&memory.as_raw())?.clone();
-    Some((|| {
-        let is_new = emulated.mirror().is_none();
-        let view = measured(Counter::ReadbackNanoseconds, || {
-            let view = emulated.mirror_or_new(device, coherence)?.view();
-            // What the device wrote while nobody had it mapped. A new mirror has just read everything.
-            if !is_new {
-                device.readback(&emulated, 0..emulated.len());
-            }
-            Ok::<_, vk::Result>(view)
-        })?;
+    let emulated = coherence.memory(memory)?;
+    Some(measured(Counter::ReadbackNanoseconds, || {
+        let mirror = emulated.mirror_or_new(device, coherence)?;
+        // A wait that Tidemark did not see may have come before.
+        read_back_in_flight(&emulated);
         profile().add(Counter::Maps, 1);
+        let view = mirror.view();
         log::debug!("{memory:?}: mapped at {view:p}");
-        coherence.mapped.exclusive().insert(memory.as_raw(), emulated.clone());
         let offset = usize::try_from(offset).map_err(|_| vk::Result::ERROR_MEMORY_MAP_FAILED)?;
         Ok(view.wrapping_add(offset).cast())
-    })())
+    }))
+}
+
+/// Reads back what batches in flight may have written so far.
+fn read_back_in_flight(memory: &Memory) {
+    if let (Some(mirror), ranges) = memory.in_flight() {
+        ranges.written.into_iter().for_each(|range| coherence::readback(memory, &mirror, range));
+    }
 }
 
 /// vkUnmapMemory.
@@ -236,15 +368,12 @@ pub(crate) unsafe fn unmap2(device: vk::Device, info: *const vk::MemoryUnmapInfo
     }
 }
 
-/// Flushes what was written last and unmaps; false if the memory is of a type that is not emulated.
+/// Unmaps a memory of an emulated type; false if it is of another type.
 ///
-/// The mirror stays, and so does the backing driver's mapping: applications that unmap tend to map again.
+/// The mirror stays, and so does the backing driver's mapping: applications that unmap tend to map again. What was
+/// written last is flushed when a batch uses it, as ever.
 fn unmap_emulated(device: &Device, memory: vk::DeviceMemory) -> bool {
-    let Some(coherence) = &device.coherence else { return false };
-    let Some(emulated) = coherence.memories.shared().get(&memory.as_raw()).cloned() else { return false };
-    measured(Counter::FlushNanoseconds, || device.flush(&emulated, 0..emulated.len()));
-    coherence.mapped.exclusive().remove(&memory.as_raw());
-    true
+    device.coherence.as_ref().is_some_and(|coherence| coherence.memory(memory).is_some())
 }
 
 /// vkFlushMappedMemoryRanges.
@@ -258,7 +387,11 @@ pub(crate) unsafe fn flush_ranges(
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let next = state.next.vkFlushMappedMemoryRanges;
-    let sync = |memory: &Memory, range| state.flush(memory, range);
+    let sync = |memory: &Memory, range| {
+        if let Some(mirror) = memory.mirror() {
+            coherence::flush(memory, &mirror, range);
+        }
+    };
     // SAFETY: the arguments are passed on as they came.
     measured(Counter::FlushNanoseconds, || unsafe { for_each_range(&state, count, ranges, next, sync) })
 }
@@ -274,7 +407,11 @@ pub(crate) unsafe fn invalidate_ranges(
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let next = state.next.vkInvalidateMappedMemoryRanges;
-    let sync = |memory: &Memory, range| state.readback(memory, range);
+    let sync = |memory: &Memory, range| {
+        if let Some(mirror) = memory.mirror() {
+            coherence::readback(memory, &mirror, range);
+        }
+    };
     // SAFETY: the arguments are passed on as they came.
     measured(Counter::ReadbackNanoseconds, || unsafe { for_each_range(&state, count, ranges, next, sync) })
 }
@@ -288,24 +425,14 @@ unsafe fn for_each_range(
     count: u32,
     ranges: *const vk::MappedMemoryRange<'_>,
     next: Option<vk::PFN_vkFlushMappedMemoryRanges>,
-    sync: impl Fn(&Memory, Range<usize>),
+    sync: impl Fn(&Memory, Range<u64>),
 ) -> vk::Result {
     if count == 0 {
         return vk::Result::SUCCESS;
     }
     // SAFETY: the caller's promise.
     for range in unsafe { slice::from_raw_parts(ranges, count as usize) } {
-        let emulated = device
-            .coherence
-            .as_ref()
-            .and_then(|coherence| coherence.memories.shared().get(&range.memory.as_raw()).cloned());
-        if let Some(memory) = emulated {
-            log::trace!(
-                "{:?}: {}+{} synchronised by the application",
-                range.memory,
-                range.offset,
-                range.size
-            );
+        if let Some(memory) = device.coherence.as_ref().and_then(|coherence| coherence.memory(range.memory)) {
             sync(&memory, memory.range(range.offset, range.size));
             continue;
         }

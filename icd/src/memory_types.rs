@@ -22,6 +22,9 @@ const HOST: Flags = Flags::from_raw(
     Flags::HOST_VISIBLE.as_raw() | Flags::HOST_COHERENT.as_raw() | Flags::HOST_CACHED.as_raw(),
 );
 
+/// The properties of VK_AMD_device_coherent_memory. Only applications that enable its feature may use such types.
+const AMD: Flags = Flags::from_raw(Flags::DEVICE_COHERENT_AMD.as_raw() | Flags::DEVICE_UNCACHED_AMD.as_raw());
+
 /// How a memory type is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -105,51 +108,80 @@ impl MemoryTypes {
         }
     }
 
-    /// Mode `auto`: coherent and cached memory, where no type is both.
+    /// Mode `auto`: coherent and cached memory, where no type is both. The driver's own types keep their order, in
+    /// which applications and captures may know them, and their indices where nothing is added.
     fn with_what_lacks(&self, heaps: u32) -> Self {
         let mut types = self.types.clone();
         if !types.iter().any(|memory_type| memory_type.flags.contains(HOST)) {
-            types.extend((0..heaps).filter_map(|heap| Some(self.host_visible(heap)?.emulated(HOST))));
+            for source in (0..heaps).filter_map(|heap| self.host_visible(heap).into_iter().next()) {
+                let added = source.emulated(HOST);
+                // The specification's order: behind every type whose properties are a strict subset. In a list that
+                // is in order those that it is a strict subset of itself all come later.
+                let is_before = |t: &MemoryType| t.flags != added.flags && added.flags.contains(t.flags);
+                let place = types.iter().rposition(is_before).map_or(0, |last| last + 1);
+                types.insert(place, added);
+            }
         }
-        Self { types }.ordered()
+        Self { types }
     }
 
     /// Mode `always`: the device is one whose memory the host cannot reach, but for emulation.
+    ///
+    /// A resource may exclude any of the backing driver's types, so all that the host sees are emulated, as far as
+    /// there is room; else each heap's best.
     fn all_emulated(&self, heaps: u32) -> Self {
+        let sources = || (0..heaps).map(|heap| self.host_visible(heap));
+        let all = self.emulated_from(&sources().flatten().collect::<Vec<_>>());
+        if all.types.len() <= vk::MAX_MEMORY_TYPES {
+            return all;
+        }
+        self.emulated_from(&sources().filter_map(|heap| heap.into_iter().next()).collect::<Vec<_>>())
+    }
+
+    /// The driver's types without the host, and those made of `sources`.
+    fn emulated_from(&self, sources: &[MemoryType]) -> Self {
         let mut types: Vec<MemoryType> = Vec::new();
         for memory_type in &self.types {
             let stripped = MemoryType { flags: memory_type.flags & !HOST, ..*memory_type };
             let is_same = |t: &MemoryType| (t.flags, t.heap) == (stripped.flags, stripped.heap);
-            // A type that only differed in how the host sees it is now one too many.
-            if stripped.flags == memory_type.flags || !types.iter().any(is_same) {
+            // A type that only differed in how the host sees it is now one too many, unless there is no other way to
+            // its memory.
+            let is_redundant = stripped.flags != memory_type.flags && sources.contains(memory_type);
+            if !is_redundant || !types.iter().any(is_same) {
                 types.push(stripped);
             }
         }
-        for source in (0..heaps).filter_map(|heap| self.host_visible(heap)) {
+        for source in sources {
             types.extend([Flags::HOST_VISIBLE | Flags::HOST_CACHED, HOST].map(|host| source.emulated(host)));
         }
         Self { types }.ordered()
     }
 
-    /// The type of a heap that an emulated one is best made of: coherent spares explicit flushes, cached makes
-    /// comparisons fast. None if the host cannot see the heap.
-    fn host_visible(&self, heap: u32) -> Option<MemoryType> {
-        let host_visible = self.types.iter().filter(|memory_type| {
+    /// The types of a heap that emulated ones can be made of, the best first: those that any application may use
+    /// without asking for a feature, then coherent ones, then cached ones, which make comparisons fast.
+    ///
+    /// Coherent before cached, since a cache that is not coherent works by lines: to write one back for a byte of the
+    /// host's also writes what it holds of the bytes beside it, over what the device has stored there since.
+    fn host_visible(&self, heap: u32) -> Vec<MemoryType> {
+        let is_source = |memory_type: &&MemoryType| {
             memory_type.heap == heap
                 && memory_type.flags.contains(Flags::HOST_VISIBLE)
                 && !memory_type.flags.intersects(Flags::PROTECTED | Flags::LAZILY_ALLOCATED)
-        });
-        let rank = |memory_type: &&MemoryType| {
-            let has = |flag| memory_type.flags.contains(flag);
-            (has(Flags::HOST_CACHED), has(Flags::HOST_COHERENT), std::cmp::Reverse(memory_type.backing))
         };
-        host_visible.max_by_key(rank).copied()
+        let mut sources: Vec<MemoryType> = self.types.iter().filter(is_source).copied().collect();
+        sources.sort_by_key(|memory_type| {
+            let lacks = |flag| !memory_type.flags.contains(flag);
+            (memory_type.flags.intersects(AMD), lacks(Flags::HOST_COHERENT), lacks(Flags::HOST_CACHED))
+        });
+        sources
     }
 
     /// The specification's order (VkPhysicalDeviceMemoryProperties): a type whose properties are a strict subset
-    /// of another's comes first. A stable sort by their number keeps the driver's order otherwise.
+    /// of another's comes first, and AMD's come last. A stable sort by their number keeps the driver's order otherwise.
     fn ordered(mut self) -> Self {
-        self.types.sort_by_key(|memory_type| memory_type.flags.as_raw().count_ones());
+        self.types.sort_by_key(|memory_type| {
+            (memory_type.flags.intersects(AMD), memory_type.flags.as_raw().count_ones())
+        });
         self
     }
 }
@@ -230,20 +262,105 @@ mod tests {
             properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0), (DL | HV | CO, 0), (DL | HV | CA, 0)]);
         let memory = MemoryTypes::new(&phone, Mode::Auto);
         let added = memory.types.iter().find(|memory_type| memory_type.is_emulated()).unwrap();
-        assert_eq!((added.flags, added.backing), (DL | HV | CO | CA, 2));
-        assert_eq!(added.kind, Kind::Emulated { backing_is_coherent: false });
+        assert_eq!((added.flags, added.backing), (DL | HV | CO | CA, 1));
+        assert_eq!(added.kind, Kind::Emulated { backing_is_coherent: true });
+
+        let without_coherent = properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0), (DL | HV | CA, 0)]);
+        let memory = MemoryTypes::new(&without_coherent, Mode::Auto);
+        assert_eq!(flags(&memory), [DL, DL | HV | CA, DL | HV | CO | CA]);
+        assert_eq!(memory.types[2].kind, Kind::Emulated { backing_is_coherent: false });
     }
 
     #[test]
-    fn always_on_a_discrete_gpu_takes_each_heap_s_best_type() {
+    fn auto_leaves_a_list_alone_that_is_not_sorted_by_number() {
+        let list = [(DL | HV | CO, 0), (DL | HV | CO | CA, 0), (DL | HV | CA, 0)];
+        // As valid as the specification's own order: the last is no superset of any other.
+        let memory = MemoryTypes::new(&properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list), Mode::Auto);
+        assert_eq!(flags(&memory), list.map(|(flags, _)| flags));
+        assert!((0..3).all(|index| memory.bits(1 << index) == 1 << index));
+    }
+
+    #[test]
+    fn auto_adds_a_type_without_moving_the_driver_s_own() {
+        let heaps = [MemoryHeapFlags::DEVICE_LOCAL, MemoryHeapFlags::empty()];
+        let list = [(HV | CO, 1), (DL | HV | CO, 0), (DL, 0), (HV, 1), (HV | CA, 1)];
+        let memory = MemoryTypes::new(&properties(&heaps, &list), Mode::Auto);
+        let shown: Vec<_> = memory.types.iter().map(|t| (t.flags, t.backing, t.is_emulated())).collect();
+        assert_eq!(
+            shown,
+            [
+                (HV | CO, 0, false),
+                (DL | HV | CO, 1, false),
+                (DL, 2, false),
+                (HV, 3, false),
+                (HV | CA, 4, false),
+                (HV | CO | CA, 0, true),
+                (DL | HV | CO | CA, 1, true),
+            ]
+        );
+        assert_eq!(memory.bits(0b00011), 0b110_0011);
+
+        // Between the driver's own.
+        let rdma = Flags::RDMA_CAPABLE_NV;
+        let list = [(DL, 0), (DL | HV | CO, 0), (DL | rdma, 0)];
+        let memory = MemoryTypes::new(&properties(&heaps, &list), Mode::Auto);
+        assert_eq!(flags(&memory), [DL, DL | HV | CO, DL | HV | CO | CA, DL | rdma]);
+        assert_eq!(memory.bits(0b110), 0b1110);
+    }
+
+    #[test]
+    fn always_on_a_discrete_gpu_takes_each_type_the_host_sees() {
         let memory = MemoryTypes::new(&discrete(), Mode::Always);
         let emulated: Vec<_> =
             memory.types.iter().filter(|t| t.is_emulated()).map(|t| (t.flags, t.heap, t.backing)).collect();
         assert_eq!(
             emulated,
-            [(HV | CA, 1, 3), (DL | HV | CA, 0, 2), (HV | CO | CA, 1, 3), (DL | HV | CO | CA, 0, 2)]
+            [
+                // Of equal ones that made of the best first.
+                (HV | CA, 1, 3),
+                (HV | CA, 1, 1),
+                (DL | HV | CA, 0, 2),
+                (HV | CO | CA, 1, 3),
+                (HV | CO | CA, 1, 1),
+                (DL | HV | CO | CA, 0, 2)
+            ]
         );
         assert!(memory.types.iter().all(|t| t.is_emulated() || !t.flags.intersects(HOST)));
+    }
+
+    #[test]
+    fn always_offers_host_visible_memory_whatever_a_resource_excludes() {
+        for backing in [lavapipe(), discrete()] {
+            let memory = MemoryTypes::new(&backing, Mode::Always);
+            for (index, own) in (0..).zip(backing.memory_types_as_slice()) {
+                let bits = memory.bits(1 << index);
+                assert_ne!(bits, 0);
+                let mut allowed =
+                    memory.types.iter().zip(0..).filter(|(_, i)| bits >> i & 1 == 1).map(|(t, _)| t.flags);
+                assert_eq!(allowed.any(|flags| flags.contains(HOST)), own.property_flags.contains(HV));
+            }
+        }
+    }
+
+    #[test]
+    fn always_keeps_within_the_most_types_there_may_be() {
+        // Two for each, and what is left of them without the host, are too many.
+        let list: Vec<_> =
+            (0..16).map(|i| (if i == 7 { DL | HV | CO | CA } else { DL | HV | CO }, 0)).collect();
+        let memory = MemoryTypes::new(&properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list), Mode::Always);
+        let emulated: Vec<_> = memory.types.iter().filter(|t| t.is_emulated()).map(|t| t.backing).collect();
+        assert_eq!(emulated, [7, 7]);
+        assert!((0..16).all(|index| memory.bits(1 << index) != 0));
+    }
+
+    #[test]
+    fn types_that_need_a_feature_come_last() {
+        let amd = Flags::DEVICE_COHERENT_AMD;
+        let list = [(DL, 0), (DL | HV | CO, 0), (DL | amd, 0), (DL | HV | CO | CA | amd, 0)];
+        let memory = MemoryTypes::new(&properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list), Mode::Always);
+        let first = memory.types.iter().position(|t| t.flags.contains(amd)).unwrap();
+        assert!(memory.types[first..].iter().all(|t| t.flags.contains(amd)));
+        assert_eq!(memory.types.iter().find(|t| t.is_emulated()).unwrap().backing, 1);
     }
 
     #[test]

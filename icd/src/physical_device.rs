@@ -90,9 +90,10 @@ pub(crate) unsafe fn properties2(
     let Some(get) = state.instance.physical_device_fns.vkGetPhysicalDeviceProperties2 else { return };
     // SAFETY: a valid output chain, which the caller leaves to us.
     let head = unsafe { (*properties).p_next };
+    // No reference into the chain may outlive the backing driver's call, which writes it: the list is looked up twice.
     // SAFETY: as above; the layout of this structure is the specification's.
-    let layered = unsafe { chain::find_raw(head, LAYERED_LIST).cast::<LayeredApiList>().as_mut() };
-    let layered_room = layered.as_ref().map(|list| list.count);
+    let find_layered = || unsafe { chain::find_raw(head, LAYERED_LIST).cast::<LayeredApiList>().as_mut() };
+    let layered_room = find_layered().map(|list| list.count);
     // SAFETY: the arguments are passed on as they came.
     unsafe { get(device, properties) };
     // SAFETY: filled by the call above.
@@ -111,7 +112,7 @@ pub(crate) unsafe fn properties2(
         rename_driver(&mut driver.driver_name, &mut driver.driver_info, info);
         driver.conformance_version = vk::ConformanceVersion::default();
     }
-    if let (Some(list), Some(room)) = (layered, layered_room) {
+    if let (Some(list), Some(room)) = (find_layered(), layered_room) {
         // SAFETY: the caller's list, with room for that many elements.
         unsafe { fill_layered_list(list, room, device, &backing, get) };
     }

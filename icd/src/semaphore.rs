@@ -1,7 +1,17 @@
 //! VkSemaphore, as far as the host takes part: timeline waits, queries and signals.
 
+use crate::device::Device;
+use crate::progress::Point;
 use crate::tables::DEVICES;
 use ash::vk;
+use std::slice;
+use tidemark_winsys::LockExt;
+
+/// The batches that are done if `semaphore` has reached `value`.
+fn points_of(device: &Device, semaphore: vk::Semaphore, value: u64) -> Vec<Point> {
+    let coherence = device.coherence.as_ref();
+    coherence.map(|coherence| coherence.progress.hold().of_timeline(semaphore, value)).unwrap_or_default()
+}
 
 /// vkWaitSemaphores.
 ///
@@ -16,7 +26,22 @@ pub(crate) unsafe fn wait(
     let Some(wait) = state.next.vkWaitSemaphores else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { wait(device, info, timeout) };
-    state.after_wait(result)
+    // SAFETY: a valid structure.
+    let info = unsafe { &*info };
+    let is_any = info.flags.contains(vk::SemaphoreWaitFlags::ANY) && info.semaphore_count != 1;
+    let mut done = Vec::new();
+    if result == vk::Result::SUCCESS && !is_any && info.semaphore_count > 0 {
+        let count = info.semaphore_count as usize;
+        // SAFETY: valid arrays of that many elements.
+        let waits = unsafe {
+            slice::from_raw_parts(info.p_semaphores, count)
+                .iter()
+                .zip(slice::from_raw_parts(info.p_values, count))
+        };
+        // A value once reached stays reached, so that asking after the wait is as good as before.
+        done = waits.flat_map(|(&semaphore, &value)| points_of(&state, semaphore, value)).collect();
+    }
+    state.after_wait(result, &done)
 }
 
 /// vkSignalSemaphore: may release a batch that was submitted long ago and reads what the host wrote since.
@@ -26,7 +51,7 @@ pub(crate) unsafe fn wait(
 pub(crate) unsafe fn signal(device: vk::Device, info: *const vk::SemaphoreSignalInfo<'_>) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(signal) = state.next.vkSignalSemaphore else { return vk::Result::ERROR_DEVICE_LOST };
-    state.before_submit();
+    state.before_signal();
     // SAFETY: the arguments are passed on as they came.
     unsafe { signal(device, info) }
 }
@@ -46,5 +71,29 @@ pub(crate) unsafe fn counter_value(
     };
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { counter_value(device, semaphore, value) };
-    state.after_wait(result)
+    let mut done = Vec::new();
+    if result == vk::Result::SUCCESS {
+        // SAFETY: stored by the call above.
+        done = points_of(&state, semaphore, unsafe { *value });
+    }
+    state.after_wait(result, &done)
+}
+
+/// vkDestroySemaphore.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn destroy(
+    device: vk::Device,
+    semaphore: vk::Semaphore,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    let Some(state) = DEVICES.get(device) else { return };
+    if let Some(coherence) = &state.coherence {
+        coherence.progress.hold().forget_semaphore(semaphore);
+    }
+    if let Some(destroy) = state.next.vkDestroySemaphore {
+        // SAFETY: the arguments are passed on as they came.
+        unsafe { destroy(device, semaphore, allocator) }
+    }
 }

@@ -6,6 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, RwLock};
 use tidemark_winsys::RwLockExt;
 
+use crate::command_buffer::CommandBuffer;
 use crate::device::Device;
 use crate::instance::Instance;
 use crate::physical_device::PhysicalDevice;
@@ -18,6 +19,9 @@ pub(crate) static PHYSICAL_DEVICES: Table<vk::PhysicalDevice, PhysicalDevice> = 
 pub(crate) static DEVICES: Table<vk::Device, Device> = Table::new();
 /// The device of each queue that was fetched.
 pub(crate) static QUEUES: Table<vk::Queue, Device> = Table::new();
+
+/// Command buffers of devices with emulated memory.
+pub(crate) static COMMAND_BUFFERS: Table<vk::CommandBuffer, CommandBuffer> = Table::new();
 
 /// State by handle. May be used from any thread; its lock is held only for the look-up itself.
 pub(crate) struct Table<H, T> {

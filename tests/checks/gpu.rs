@@ -10,7 +10,12 @@ pub(crate) const COHERENT: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags::fr
     vk::MemoryPropertyFlags::HOST_VISIBLE.as_raw() | vk::MemoryPropertyFlags::HOST_COHERENT.as_raw(),
 );
 
-/// A second: far longer than any of these batches takes.
+/// What most checks use buffers for.
+pub(crate) const COPIES: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
+    vk::BufferUsageFlags::TRANSFER_SRC.as_raw() | vk::BufferUsageFlags::TRANSFER_DST.as_raw(),
+);
+
+/// Ten seconds: far longer than any of these batches takes.
 pub(crate) const LONG: u64 = 10_000_000_000;
 
 /// The first physical device, with one queue that can copy.
@@ -20,6 +25,7 @@ pub(crate) struct Gpu {
     pub(crate) memory: vk::PhysicalDeviceMemoryProperties,
     pub(crate) instance: Instance,
     pub(crate) physical: vk::PhysicalDevice,
+    pub(crate) has_buffer_device_address: bool,
     pool: vk::CommandPool,
     /// The loader stays loaded as long as anything made by it.
     _entry: Entry,
@@ -38,7 +44,17 @@ impl Gpu {
         let priorities = [1.0];
         let queues =
             [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
-        let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default().timeline_semaphore(true);
+        let mut offered = vk::PhysicalDeviceVulkan12Features::default();
+        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut offered);
+        // SAFETY: a device of the live instance.
+        unsafe { instance.get_physical_device_features2(physical, &mut features) };
+        let has_buffer_device_address = offered.buffer_device_address == vk::TRUE;
+        let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default()
+            .timeline_semaphore(true)
+            .buffer_device_address(has_buffer_device_address)
+            .descriptor_binding_storage_buffer_update_after_bind(
+                offered.descriptor_binding_storage_buffer_update_after_bind == vk::TRUE,
+            );
         let mut vulkan13 = vk::PhysicalDeviceVulkan13Features::default().synchronization2(true);
         let info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
@@ -53,7 +69,16 @@ impl Gpu {
         let pool = unsafe { device.create_command_pool(&info, None) }?;
         // SAFETY: a device of the live instance.
         let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
-        Ok(Arc::new(Self { device, queue, memory, instance, physical, pool, _entry: entry }))
+        Ok(Arc::new(Self {
+            device,
+            queue,
+            memory,
+            instance,
+            physical,
+            has_buffer_device_address,
+            pool,
+            _entry: entry,
+        }))
     }
 
     /// A memory type with all of `wanted` and none of `unwanted`, out of `bits`.
@@ -69,12 +94,21 @@ impl Gpu {
         })
     }
 
-    /// A coherent buffer of `size` bytes, mapped, with zeros in it.
+    /// A coherent buffer of `size` bytes for copies, mapped, with zeros in it.
     pub(crate) fn coherent(self: &Arc<Self>, size: u64) -> Result<Buffer, Failure> {
-        let buffer =
-            Buffer::new(self, size, COHERENT, vk::MemoryPropertyFlags::empty())?.ok_or_else(|| {
-                "no HOST_VISIBLE|HOST_COHERENT memory for a buffer, which Vulkan demands".to_string()
-            })?;
+        self.coherent_for(size, COPIES)
+    }
+
+    /// A coherent buffer of `size` bytes for `usage`, mapped, with zeros in it.
+    pub(crate) fn coherent_for(
+        self: &Arc<Self>,
+        size: u64,
+        usage: vk::BufferUsageFlags,
+    ) -> Result<Buffer, Failure> {
+        let buffer = Buffer::new(self, size, usage, COHERENT, vk::MemoryPropertyFlags::empty())?;
+        let buffer = buffer.ok_or_else(|| {
+            "no HOST_VISIBLE|HOST_COHERENT memory for a buffer, which Vulkan demands".to_string()
+        })?;
         buffer.map()?;
         buffer.fill(0);
         Ok(buffer)
@@ -85,15 +119,98 @@ impl Gpu {
         &self,
         commands: impl FnOnce(vk::CommandBuffer),
     ) -> Result<vk::CommandBuffer, Failure> {
-        let info = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
+        self.record_as(vk::CommandBufferLevel::PRIMARY, commands)
+    }
+
+    /// A recorded secondary command buffer.
+    pub(crate) fn record_secondary(
+        &self,
+        commands: impl FnOnce(vk::CommandBuffer),
+    ) -> Result<vk::CommandBuffer, Failure> {
+        self.record_as(vk::CommandBufferLevel::SECONDARY, commands)
+    }
+
+    fn record_as(
+        &self,
+        level: vk::CommandBufferLevel,
+        commands: impl FnOnce(vk::CommandBuffer),
+    ) -> Result<vk::CommandBuffer, Failure> {
+        let info = vk::CommandBufferAllocateInfo::default()
+            .command_pool(self.pool)
+            .level(level)
+            .command_buffer_count(1);
+        let inheritance = vk::CommandBufferInheritanceInfo::default();
+        let begin = vk::CommandBufferBeginInfo::default().inheritance_info(&inheritance);
         // SAFETY: the pool is used by the thread that made the device alone.
         let buffer = unsafe { self.device.allocate_command_buffers(&info) }?[0];
         // SAFETY: a fresh command buffer.
-        unsafe { self.device.begin_command_buffer(buffer, &vk::CommandBufferBeginInfo::default()) }?;
+        unsafe { self.device.begin_command_buffer(buffer, &begin) }?;
         commands(buffer);
         // SAFETY: begun above.
         unsafe { self.device.end_command_buffer(buffer) }?;
         Ok(buffer)
+    }
+
+    /// Copies `from` to an image of 64 by 64 texels of four bytes, and that to `to`. The image lives as long as the
+    /// process: a check makes one.
+    pub(crate) fn record_image_round_trip(
+        &self,
+        from: &Buffer,
+        to: &Buffer,
+    ) -> Result<vk::CommandBuffer, Failure> {
+        let extent = vk::Extent3D { width: 64, height: 64, depth: 1 };
+        let info = vk::ImageCreateInfo::default()
+            .image_type(vk::ImageType::TYPE_2D)
+            .format(vk::Format::R8G8B8A8_UINT)
+            .extent(extent)
+            .mip_levels(1)
+            .array_layers(1)
+            .samples(vk::SampleCountFlags::TYPE_1)
+            .usage(vk::ImageUsageFlags::TRANSFER_SRC | vk::ImageUsageFlags::TRANSFER_DST);
+        // SAFETY: a valid create info.
+        let image = unsafe { self.device.create_image(&info, None) }?;
+        // SAFETY: a live image.
+        let requirements = unsafe { self.device.get_image_memory_requirements(image) };
+        let local = vk::MemoryPropertyFlags::DEVICE_LOCAL;
+        let memory_type = self
+            .memory_type(requirements.memory_type_bits, local, vk::MemoryPropertyFlags::empty())
+            .ok_or_else(|| "no memory for an image".to_string())?;
+        let allocate = vk::MemoryAllocateInfo::default()
+            .allocation_size(requirements.size)
+            .memory_type_index(memory_type);
+        // SAFETY: a type this image may use.
+        unsafe {
+            let memory = self.device.allocate_memory(&allocate, None)?;
+            self.device.bind_image_memory(image, memory, 0)?;
+        }
+        let layers =
+            vk::ImageSubresourceLayers::default().aspect_mask(vk::ImageAspectFlags::COLOR).layer_count(1);
+        let region = [vk::BufferImageCopy::default().image_subresource(layers).image_extent(extent)];
+        let barrier = |from, to| {
+            [vk::ImageMemoryBarrier::default()
+                .image(image)
+                .old_layout(from)
+                .new_layout(to)
+                .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
+                .dst_access_mask(vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE)
+                .subresource_range(vk::ImageSubresourceRange {
+                    aspect_mask: vk::ImageAspectFlags::COLOR,
+                    level_count: 1,
+                    layer_count: 1,
+                    ..Default::default()
+                })]
+        };
+        let (undefined, general) = (vk::ImageLayout::UNDEFINED, vk::ImageLayout::GENERAL);
+        let (transfer, none) = (vk::PipelineStageFlags::TRANSFER, vk::DependencyFlags::empty());
+        let device = &self.device;
+        // SAFETY: live objects.
+        self.record(|commands| unsafe {
+            let (first, second) = (barrier(undefined, general), barrier(general, general));
+            device.cmd_pipeline_barrier(commands, transfer, transfer, none, &[], &[], &first);
+            device.cmd_copy_buffer_to_image(commands, from.buffer, image, general, &region);
+            device.cmd_pipeline_barrier(commands, transfer, transfer, none, &[], &[], &second);
+            device.cmd_copy_image_to_buffer(commands, image, general, to.buffer, &region);
+        })
     }
 
     /// A copy of the whole of `from` to `to`.
@@ -169,10 +286,10 @@ impl Buffer {
     pub(crate) fn new(
         gpu: &Arc<Gpu>,
         size: u64,
+        usage: vk::BufferUsageFlags,
         wanted: vk::MemoryPropertyFlags,
         unwanted: vk::MemoryPropertyFlags,
     ) -> Result<Option<Self>, Failure> {
-        let usage = vk::BufferUsageFlags::TRANSFER_SRC | vk::BufferUsageFlags::TRANSFER_DST;
         let info = vk::BufferCreateInfo::default().size(size).usage(usage);
         // SAFETY: a live device; the buffer is destroyed in `drop`.
         let buffer = unsafe { gpu.device.create_buffer(&info, None) }?;

@@ -7,10 +7,12 @@
 //! status is 0 if none failed, 1 if one did, 2 for a name that is not known.
 
 mod bytes;
+mod compute;
 mod gpu;
 mod limits;
 mod maps;
 mod memory_types;
+mod references;
 mod submits;
 mod waits;
 
@@ -50,8 +52,16 @@ pub(crate) type Verdict = Result<Outcome, Failure>;
 type Check = (&'static str, fn() -> Verdict);
 
 fn checks() -> Vec<Check> {
-    [submits::CHECKS, waits::CHECKS, bytes::CHECKS, maps::CHECKS, memory_types::CHECKS, limits::CHECKS]
-        .concat()
+    [
+        submits::CHECKS,
+        waits::CHECKS,
+        bytes::CHECKS,
+        references::CHECKS,
+        maps::CHECKS,
+        memory_types::CHECKS,
+        limits::CHECKS,
+    ]
+    .concat()
 }
 
 fn main() -> ExitCode {

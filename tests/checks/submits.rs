@@ -2,7 +2,7 @@
 
 use ash::vk;
 
-use crate::gpu::{Buffer, Gpu, LONG};
+use crate::gpu::{Buffer, COPIES, Gpu, LONG};
 use crate::{Failure, Outcome, Verdict};
 use std::sync::Arc;
 
@@ -123,7 +123,7 @@ fn set_event_after_submit() -> Verdict {
 fn cached_memory_flushed() -> Verdict {
     let gpu = Gpu::new()?;
     let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_CACHED;
-    let new = || Buffer::new(&gpu, SIZE, wanted, vk::MemoryPropertyFlags::HOST_COHERENT);
+    let new = || Buffer::new(&gpu, SIZE, COPIES, wanted, vk::MemoryPropertyFlags::HOST_COHERENT);
     let (Some(from), Some(to)) = (new()?, new()?) else {
         return Ok(Outcome::Skipped("no memory type is cached and not coherent"));
     };

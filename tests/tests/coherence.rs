@@ -40,6 +40,26 @@ const NEED_READBACK: [&str; 11] = [
     "neighbouring-bytes",
 ];
 
+/// What nobody can pass when the host's signal releases a batch and nothing else happens.
+const NEED_SIGNAL: [&str; 2] = ["signal-after-submit", "set-event-after-submit"];
+
+/// What nobody can pass when it is not known what a batch uses.
+const NEED_REFERENCES: [&str; 5] =
+    ["queue-submit", "queue-submit2", "wait-for-fences", "indirect-dispatch", "buffer-image-copies"];
+
+/// What nobody can pass when descriptors lead nowhere.
+const NEED_DESCRIPTORS: [&str; 6] = [
+    "storage-descriptors",
+    "uniform-descriptors",
+    "dynamic-descriptors",
+    "copied-descriptors",
+    "templated-descriptors",
+    "descriptors-updated-after-recording",
+];
+
+/// What nobody can pass when pages that the device writes have no twin.
+const NEED_SHARE: [&str; 3] = ["wait-for-fences", "neighbouring-words", "read-after-each-submit"];
+
 fn checks(driver: &Driver) -> Command {
     driver.command(CHECKS)
 }
@@ -75,6 +95,12 @@ fn write_protect_tracking_passes() {
 #[test]
 fn comparison_passes() {
     let driver = Driver::tidemark().with("TIDEMARK_TRACKER", "compare");
+    expect_all_passed(&expect_success(&mut checks(&driver), LIMIT), &["memory-budget"]);
+}
+
+#[test]
+fn copying_everything_passes() {
+    let driver = Driver::tidemark().with("TIDEMARK_TRACKER", "copy-all");
     expect_all_passed(&expect_success(&mut checks(&driver), LIMIT), &["memory-budget"]);
 }
 
@@ -121,6 +147,26 @@ fn checks_fail_without_flush() {
 #[test]
 fn checks_fail_without_readback() {
     expect_each_fails("noreadback", &NEED_READBACK);
+}
+
+#[test]
+fn checks_fail_when_signals_do_not_flush() {
+    expect_each_fails("nosignal", &NEED_SIGNAL);
+}
+
+#[test]
+fn checks_fail_without_references() {
+    expect_each_fails("noreferences", &NEED_REFERENCES);
+}
+
+#[test]
+fn checks_fail_without_descriptors() {
+    expect_each_fails("nodescriptors", &NEED_DESCRIPTORS);
+}
+
+#[test]
+fn checks_fail_without_twins() {
+    expect_each_fails("noshare", &NEED_SHARE);
 }
 
 /// Driver, manifest and checks where "nobody" can read them: a checkout may lie in a private folder.

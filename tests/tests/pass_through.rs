@@ -15,24 +15,26 @@ const PART: &str = "TIDEMARK_TEST_PASS_THROUGH";
 /// A sample of what Tidemark has no business with, of all levels.
 const NOT_INTERCEPTED: [&CStr; 12] = [
     c"vkCmdDraw",
+    c"vkCmdDrawIndexed",
     c"vkCmdDispatch",
-    c"vkCmdCopyBuffer",
+    c"vkCmdBindPipeline",
+    c"vkCmdPushConstants",
     c"vkCmdPipelineBarrier2",
-    c"vkBeginCommandBuffer",
-    c"vkCreateBuffer",
+    c"vkCmdBeginRendering",
+    c"vkCreateImage",
     c"vkCreateGraphicsPipelines",
-    c"vkUpdateDescriptorSets",
-    c"vkBindBufferMemory2",
     c"vkResetFences",
     c"vkGetPhysicalDeviceFeatures2",
     c"vkGetPhysicalDeviceQueueFamilyProperties",
 ];
 
 /// What coherence depends on.
-const FOR_COHERENCE: [&CStr; 6] = [
+const FOR_COHERENCE: [&CStr; 8] = [
     c"vkQueueSubmit",
     c"vkQueueSubmit2",
     c"vkMapMemory",
+    c"vkCmdCopyBuffer",
+    c"vkUpdateDescriptorSets",
     c"vkAllocateMemory",
     c"vkWaitForFences",
     c"vkGetBufferMemoryRequirements2",

@@ -6,6 +6,7 @@
 
 use std::ptr;
 use std::slice;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Bytes compared at a time: in the first-level cache, and what the twin's pages are made of.
 const BLOCK: usize = 4096;
@@ -28,6 +29,7 @@ pub(crate) unsafe fn propagate(source: *const u8, twin: *mut u8, target: *mut u8
         let snapshot = &mut snapshot[..n];
         // SAFETY: `at + n <= len`; `snapshot` is ours and as long.
         unsafe { ptr::copy_nonoverlapping(source.add(at), snapshot.as_mut_ptr(), n) };
+        source_may_change();
         // SAFETY: `at + n <= len`, and the twin is ours alone.
         let twin = unsafe { slice::from_raw_parts_mut(twin.add(at), n) };
         changed += for_each_difference(snapshot, twin, |start, bytes| {
@@ -37,6 +39,43 @@ pub(crate) unsafe fn propagate(source: *const u8, twin: *mut u8, target: *mut u8
         at += n;
     }
     changed
+}
+
+/// Copies `source` to both `twin` and `target`, loading each byte once.
+///
+/// # Safety
+/// As for [`propagate`].
+pub(crate) unsafe fn copy(source: *const u8, twin: *mut u8, target: *mut u8, len: usize) {
+    // SAFETY: the caller's promise. The target is filled from the twin, which is ours alone, so that both agree
+    // even while others write the source.
+    unsafe {
+        ptr::copy_nonoverlapping(source, twin, len);
+        source_may_change();
+        ptr::copy_nonoverlapping(twin, target, len);
+    }
+}
+
+/// Keeps the compiler from loading the source a second time where a copy of it is meant. By the language's rules
+/// nobody writes memory that is read in a plain way, so the source would do as well as its copy: LLVM does make two
+/// copies of one source out of a copy and a copy of that. Past a fence it must allow for changes to any memory that
+/// others can reach. It compiles to nothing.
+fn source_may_change() {
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Makes `len` bytes zero, storing only where they are not, so that memory never touched stays that way.
+///
+/// # Safety
+/// `target` must be valid for reads and writes of `len` bytes, and nobody may write them meanwhile.
+pub(crate) unsafe fn clear(target: *mut u8, len: usize) {
+    for at in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - at);
+        // SAFETY: `at + n <= len`; nobody else writes it, by the caller's promise.
+        let block = unsafe { slice::from_raw_parts_mut(target.add(at), n) };
+        if block.iter().any(|&byte| byte != 0) {
+            block.fill(0);
+        }
+    }
 }
 
 /// Calls `store` with each maximal run of bytes in which `new` differs from `old`, and copies it to `old`.
@@ -91,6 +130,8 @@ fn equality(xor: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::thread;
 
     /// The definition, byte by byte.
     fn by_bytes(source: &[u8], twin: &mut [u8], target: &mut [u8]) -> usize {
@@ -145,5 +186,44 @@ mod tests {
         // SAFETY: three arrays of eight bytes.
         unsafe { propagate(source.as_ptr(), twin.clone().as_mut_ptr(), target.as_mut_ptr(), 8) };
         assert_eq!(target, [1, 9, 9, 2, 9, 9, 9, 3]);
+    }
+
+    /// Runs `sync` on a page, again and again, while another thread stores to it. What `sync` brought to the target
+    /// must be what it brought to the twin.
+    fn race(sync: unsafe fn(*const u8, *mut u8, *mut u8, usize)) {
+        const LEN: usize = 4096;
+        let source: Vec<AtomicU64> = (0..LEN / 8).map(|_| AtomicU64::new(0)).collect();
+        let (mut twin, mut target) = (vec![0u8; LEN], vec![0u8; LEN]);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1.. {
+                    source.iter().for_each(|word| word.store(round, Ordering::Relaxed));
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            let mut torn = 0;
+            for _ in 0..100_000 {
+                // SAFETY: three buffers of this length, of which only the source is written by others.
+                unsafe { sync(source.as_ptr().cast(), twin.as_mut_ptr(), target.as_mut_ptr(), LEN) };
+                torn += usize::from(twin != target);
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(torn, 0);
+        });
+    }
+
+    #[test]
+    fn target_and_twin_agree_while_others_write_the_source() {
+        race(|source, twin, target, len| {
+            // SAFETY: what `race` promises.
+            unsafe { propagate(source, twin, target, len) };
+        });
+        race(|source, twin, target, len| {
+            // SAFETY: what `race` promises.
+            unsafe { copy(source, twin, target, len) };
+        });
     }
 }

@@ -9,21 +9,31 @@
 //!   like an application's write;
 //! - the *twin*, private memory for the bytes as of the last sync. Pages never written read as zeros and
 //!   occupy nothing.
+//!
+//! View and alias are shared anonymous memory, which `mremap(2)` maps a second time when told that its old size is
+//! zero. A memfd mapped twice would do too, but it is a file: making it as long as a chunk counts against
+//! `RLIMIT_FSIZE` (beyond which the process gets SIGXFSZ, and ends), it costs a descriptor, and whoever has that
+//! (a debugger, a child) can truncate it unless it is sealed. Nobody can truncate memory that has no descriptor.
+//!
+//! A forked child has the chunks too: their shared pages are its parent's as well, its book-keeping a copy of its
+//! own. So it may use what was allocated before the fork, but takes nothing out of those chunks and gives nothing
+//! back to them.
 
+use crate::kernel;
 use crate::page_size;
 use crate::sync::LockExt;
 use crate::tracker::{Span, Tracker};
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
-use rustix::mm::{Advice, MapFlags, ProtFlags};
-use rustix::process::Resource;
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::ptr;
 use std::sync::{Arc, Mutex};
 
 /// Address space asked for per chunk and mapping. Sparse: it costs nothing until it is used.
 const CHUNK: usize = 64 << 30;
+
+/// The same where that much is not to be had: the application needs the rest of its address space itself.
+const SMALL_CHUNK: usize = 256 << 20;
 
 /// Allocator of host memory. May be used from any thread.
 pub struct Arena {
@@ -49,7 +59,8 @@ impl Arena {
     pub fn allocate(&self, size: usize) -> io::Result<HostMemory> {
         let len = size.max(1).checked_next_multiple_of(page_size()).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut chunks = self.chunks.hold();
-        for chunk in chunks.iter() {
+        let here = kernel::address_space();
+        for chunk in chunks.iter().filter(|chunk| chunk.home == here) {
             if let Some(offset) = chunk.take(len) {
                 return Ok(HostMemory { chunk: chunk.clone(), offset, len });
             }
@@ -109,7 +120,8 @@ impl Drop for HostMemory {
 
 /// Three mappings of one shape, and which parts of them are free.
 struct Chunk {
-    memfd: OwnedFd,
+    /// The address space it was made in.
+    home: u32,
     view: Mapping,
     alias: Mapping,
     twin: Mapping,
@@ -118,26 +130,29 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// A chunk with room for `least` bytes: as large as the process's limits allow, up to [`CHUNK`].
+    /// A chunk with room for `least` bytes: [`CHUNK`] if the process may have that much, else [`SMALL_CHUNK`], else
+    /// no more than asked for. No sizes in between: the largest that fits would leave the application nothing.
     fn new(least: usize, tracker: &dyn Tracker) -> io::Result<Self> {
-        let mut len = CHUNK.max(least).min(file_size_limit().max(least));
-        loop {
-            match Self::with_len(len, tracker) {
-                // Address space, overcommit or file size limits: try with less.
-                Err(error) if len > least && is_shortage(&error) => len = (len / 2).max(least),
-                outcome => return outcome,
+        let mut outcome = Self::with_len(CHUNK.max(least), tracker);
+        for len in [SMALL_CHUNK.max(least), least] {
+            match &outcome {
+                Err(error) if is_shortage(error) => outcome = Self::with_len(len, tracker),
+                _ => break,
             }
         }
+        outcome
     }
 
     fn with_len(len: usize, tracker: &dyn Tracker) -> io::Result<Self> {
-        let len = len.next_multiple_of(page_size());
-        let memfd = sealed_memfd(len)?;
-        let view = Mapping::shared(&memfd, len)?;
-        let alias = Mapping::shared(&memfd, len)?;
-        let twin = Mapping::private(len)?;
-        tracker.attach(view.at(0) as usize..view.at(0) as usize + len)?;
-        Ok(Self { memfd, view, alias, twin, free: Mutex::new(BTreeMap::from([(0, len)])) })
+        let alias = Mapping::new(len, MapFlags::SHARED)?;
+        let view = alias.again()?;
+        let twin = Mapping::new(len, MapFlags::PRIVATE)?;
+        if let Err(error) = tracker.attach(view.at(0) as usize..view.at(0) as usize + len) {
+            // Not a reason to go without memory: `arm` fails on it, and what cannot be armed counts as written.
+            log::warn!("host memory cannot be tracked by {}: {error}", tracker.name());
+        }
+        let free = Mutex::new(BTreeMap::from([(0, len)]));
+        Ok(Self { home: kernel::address_space(), view, alias, twin, free })
     }
 
     fn take(&self, len: usize) -> Option<usize> {
@@ -151,20 +166,21 @@ impl Chunk {
     }
 
     fn give_back(&self, offset: usize, len: usize) {
-        // Pages go back to the kernel before anyone else can take the range.
-        let punched = rustix::fs::fallocate(
-            &self.memfd,
-            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-            offset as u64,
-            len as u64,
-        );
-        // SAFETY: the range was handed out by `take` and its owner is being dropped: nobody reads it, and
-        // the next owner expects zeros.
-        let dropped = unsafe { rustix::mm::madvise(self.twin.at(offset).cast(), len, Advice::LinuxDontNeed) };
-        if let Err(error) = punched.and(dropped) {
-            // Without zeros the range must not be handed out again. It leaks address space and pages.
-            log::error!("cannot return {len} bytes of host memory to the kernel: {error}");
+        if self.home != kernel::address_space() {
+            // The shared pages are another process's, which may be using them.
             return;
+        }
+        // Pages go back to the kernel before anyone else can take the range. Punching a hole into one of the shared
+        // mappings empties both.
+        for (mapping, advice) in [(&self.alias, Advice::LinuxRemove), (&self.twin, Advice::LinuxDontNeed)] {
+            // SAFETY: the range was handed out by `take` and its owner is being dropped: nobody reads it, and
+            // the next owner expects zeros.
+            unsafe {
+                if rustix::mm::madvise(mapping.at(offset).cast(), len, advice).is_err() {
+                    // An application that uses mlockall(2) keeps its pages, and so do we.
+                    ptr::write_bytes(mapping.at(offset), 0, len);
+                }
+            }
         }
         let mut free = self.free.hold();
         let (mut start, mut end) = (offset, offset + len);
@@ -181,26 +197,10 @@ impl Chunk {
     }
 }
 
+/// Whether less address space might do: that of the process, what the kernel commits itself to, or what may be
+/// locked are used up.
 fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN | libc::EFBIG | libc::EINVAL))
-}
-
-/// A file beyond this would raise SIGXFSZ, which is the application's to receive, not ours to cause.
-fn file_size_limit() -> usize {
-    let limit = rustix::process::getrlimit(Resource::Fsize).current;
-    limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX) / page_size() * page_size()
-}
-
-/// A memfd that can neither shrink nor grow: a tracker would not see that.
-fn sealed_memfd(len: usize) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let name = "tidemark-host-memory";
-    // NOEXEC_SEAL came with Linux 6.3.
-    let memfd = rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL)
-        .or_else(|_| rustix::fs::memfd_create(name, flags))?;
-    rustix::fs::ftruncate(&memfd, len as u64)?;
-    rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    Ok(memfd)
+    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN))
 }
 
 /// A mapping that is unmapped when dropped.
@@ -215,32 +215,37 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn shared(memfd: &OwnedFd, len: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address the kernel chooses.
-        let base = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                memfd,
-                0,
-            )
-        }?;
-        Ok(Self { base: base.cast(), len })
-    }
-
-    fn private(len: usize) -> io::Result<Self> {
+    /// Anonymous memory, `SHARED` or `PRIVATE`.
+    fn new(len: usize, sharing: MapFlags) -> io::Result<Self> {
         // SAFETY: a new mapping at an address the kernel chooses.
         let base = unsafe {
             rustix::mm::mmap_anonymous(
                 ptr::null_mut(),
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
+                sharing | MapFlags::NORESERVE,
             )
         }?;
-        Ok(Self { base: base.cast(), len })
+        Ok(Self { base: base.cast(), len }.without_dump())
+    }
+
+    /// The same pages of shared memory, at another address.
+    fn again(&self) -> io::Result<Self> {
+        // SAFETY: an old size of zero leaves the old mapping of shared memory as it is, and maps its pages once more
+        // at an address the kernel chooses.
+        let base = unsafe { rustix::mm::mremap(self.base.cast(), 0, self.len, MremapFlags::MAYMOVE) }?;
+        Ok(Self { base: base.cast(), len: self.len }.without_dump())
+    }
+
+    /// Leaves the memory out of core dumps, as drivers do with theirs. The kernel would fill every hole in a shared
+    /// mapping to dump it: all of a chunk.
+    fn without_dump(self) -> Self {
+        // SAFETY: our own mapping, whose contents and accessibility stay as they are.
+        if let Err(error) = unsafe { rustix::mm::madvise(self.base.cast(), self.len, Advice::LinuxDontDump) }
+        {
+            log::debug!("core dumps will have {} bytes of host memory: {error}", self.len);
+        }
+        self
     }
 
     fn at(&self, offset: usize) -> *mut u8 {
@@ -261,7 +266,8 @@ impl Drop for Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::Compare;
+    use crate::tracker::{Compare, WriteProtect};
+    use std::process::{Command, Stdio};
 
     fn arena() -> Arena {
         Arena::new(Arc::new(Compare))
@@ -305,9 +311,116 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_sealed_against_truncation() {
+    fn a_freed_range_reads_as_zeros_even_if_its_pages_are_locked() {
         let arena = arena();
+        let memory = arena.allocate(page_size()).unwrap();
+        let address = memory.view();
+        for at in [memory.alias(), memory.twin()] {
+            // SAFETY: inside the live allocation, used by this thread alone.
+            unsafe {
+                at.write_volatile(1);
+                rustix::mm::mlock(at.cast(), page_size()).unwrap();
+            }
+        }
+        drop(memory);
+        let memory = arena.allocate(page_size()).unwrap();
+        assert_eq!(memory.view(), address);
+        // SAFETY: as above.
+        assert_eq!(unsafe { [memory.view().read_volatile(), memory.twin().read_volatile()] }, [0, 0]);
+    }
+
+    /// Runs `test` of this module in a process of its own, under the shell's `limits`. True in that process.
+    fn is_limited(test: &str, limits: &str) -> bool {
+        const MARK: &str = "TIDEMARK_TEST_IS_LIMITED";
+        if std::env::var_os(MARK).is_some() {
+            return true;
+        }
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{limits}; exec \"$0\" --exact host_memory::tests::{test}"))
+            .arg(std::env::current_exe().unwrap())
+            .env(MARK, "")
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
+        false
+    }
+
+    #[test]
+    fn a_limit_on_file_sizes_does_not_matter() {
+        if is_limited("a_limit_on_file_sizes_does_not_matter", "ulimit -f 1") {
+            let arena = Arena::new(Arc::new(WriteProtect::new().unwrap()));
+            let memory = arena.allocate(64 << 20).unwrap();
+            // SAFETY: inside the live allocation, used by this thread alone.
+            unsafe { memory.view().add(memory.len() - 1).write_volatile(1) };
+        }
+    }
+
+    #[test]
+    fn little_address_space_is_left_to_the_application() {
+        if is_limited("little_address_space_is_left_to_the_application", "ulimit -v 4000000") {
+            let arena = arena();
+            let memory = arena.allocate(1).unwrap();
+            assert_eq!(memory.chunk.view.len, SMALL_CHUNK);
+            let large = arena.allocate(700 << 20).unwrap();
+            assert_eq!(large.chunk.view.len, 700 << 20);
+            let error = arena.allocate(1 << 40).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        }
+    }
+
+    /// Refuses every mapping.
+    struct Refusing(WriteProtect);
+
+    impl Tracker for Refusing {
+        fn name(&self) -> &'static str {
+            "refusing"
+        }
+
+        fn attach(&self, _: Span) -> io::Result<()> {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
+
+        fn arm(&self, span: Span) -> io::Result<()> {
+            self.0.arm(span)
+        }
+
+        fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
+            self.0.collect(span, written)
+        }
+    }
+
+    #[test]
+    fn memory_that_cannot_be_tracked_is_memory_all_the_same() {
+        let arena = Arena::new(Arc::new(Refusing(WriteProtect::new().unwrap())));
         let memory = arena.allocate(1).unwrap();
-        assert!(rustix::fs::ftruncate(&memory.chunk.memfd, 0).is_err());
+        assert_eq!(memory.chunk.view.len, CHUNK);
+        let error = arena.tracker().arm(memory.span()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_forked_child_leaves_its_parent_s_memory_alone() {
+        let arena = arena();
+        let memory = arena.allocate(page_size()).unwrap();
+        let (view, base) = (memory.view(), memory.chunk.view.base);
+        // SAFETY: inside the live allocation, used by this thread alone.
+        unsafe { view.write_volatile(1) };
+        // SAFETY: the child uses this test's own locks alone, and glibc keeps its allocator usable.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(memory);
+            let other = arena.allocate(page_size());
+            let is_elsewhere = other.is_ok_and(|other| other.chunk.view.base != base);
+            // SAFETY: ends the child without running anything of its parent's.
+            unsafe { libc::_exit(if is_elsewhere { 42 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: this process's child, and a place for its status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(libc::WEXITSTATUS(status), 42);
+        // SAFETY: as above.
+        assert_eq!(unsafe { view.read_volatile() }, 1);
     }
 }

@@ -1,9 +1,9 @@
 //! The operating-system side of Tidemark. Nothing in here knows Vulkan.
 //!
 //! An allocation that the application maps is a [`Mirror`]: the *host view* the application reads and
-//! writes, the *device memory* only the device sees, and a *twin* that holds the bytes as of their last
-//! sync. A [`tracker::Tracker`] tells which pages of the host view were written; comparing these with
-//! the twin tells which bytes.
+//! writes, the *device memory* only the device sees, and, for pages that both write, a *twin* that holds the
+//! bytes as of their last sync. A [`tracker::Tracker`] tells which pages of the host view were written; comparing
+//! these with the twin tells which bytes.
 //!
 //! ```text
 //!   application ──> view ─┐                      ┌─ flush: view ≠ twin ──> device, twin
@@ -19,12 +19,13 @@ pub mod drm;
 mod host_memory;
 pub mod kernel;
 mod mirror;
+mod page_set;
 mod sync;
 pub mod telemetry;
 pub mod tracker;
 
 pub use host_memory::{Arena, HostMemory};
-pub use mirror::{Mirror, Traffic};
+pub use mirror::{Contents, DeviceMemory, Mirror, Traffic};
 pub use sync::{LockExt, RwLockExt};
 
 /// Bytes in a page of this machine.

@@ -1,27 +1,31 @@
 //! The coherence state of one allocation.
 //!
-//! Invariant between calls: the twin holds the last bytes on which host view and device memory agreed. What
-//! differs from it on the host's side is the host's and still to be flushed; what differs on the device's side
-//! is the device's and still to be read back.
+//! Only the host writes most pages. Those need no twin: what the tracker reports is copied whole. A page becomes
+//! *shared* before the device may write it for the first time, and stays so. From then on its twin holds the last
+//! bytes on which host view and device memory agreed: what differs from it on the host's side is the host's and still
+//! to be flushed; what differs on the device's side is the device's and still to be read back. Both may write
+//! different bytes of one page at once.
 //!
 //! A flush first clears the tracking, then reads the bytes. A write that races with it lands before the page
 //! was read, and is in this flush, or marks the page again, and is in the next.
 
 use crate::diff;
 use crate::host_memory::{Arena, HostMemory};
+use crate::page_set::PageSet;
 use crate::page_size;
 use crate::sync::LockExt;
 use crate::tracker::{Span, Tracker};
 use std::io;
 use std::ops::Range;
+use std::ptr;
 use std::sync::{Arc, Mutex};
 
 /// What one flush or readback moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Pages looked at: those the tracker reported, or the whole range for a readback.
+    /// Pages looked at: those the tracker reported, or those a readback compared.
     pub pages: u64,
-    /// Bytes that had changed, and were copied.
+    /// Bytes that were copied: those that had changed, or whole pages that only the host writes.
     pub bytes: u64,
 }
 
@@ -32,50 +36,87 @@ impl std::ops::AddAssign for Traffic {
     }
 }
 
+/// Device memory as the CPU reaches it.
+///
+/// # Safety
+/// `address` must be valid for reads and writes of `len` bytes as long as this value lives, or until the mirror that
+/// owns it is [retired](Mirror::retire). The device, and whoever shares its memory, may access them at any time.
+pub unsafe trait DeviceMemory: Send + Sync {
+    /// The first byte.
+    fn address(&self) -> *mut u8;
+
+    /// Bytes.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes what the device wrote to `range` (bytes) visible to the CPU. Nothing to do where the mapping is coherent.
+    fn invalidate(&self, range: Range<usize>) {
+        let _ = range;
+    }
+
+    /// Makes what the CPU wrote to `range` (bytes) visible to the device. Nothing to do where the mapping is coherent.
+    fn flush(&self, range: Range<usize>) {
+        let _ = range;
+    }
+}
+
 /// One allocation's host view, twin and device memory. May be used from any thread.
 pub struct Mirror {
     host: HostMemory,
-    device: *mut u8,
+    device: Box<dyn DeviceMemory>,
     len: usize,
     tracker: Arc<dyn Tracker>,
     state: Mutex<State>,
 }
 
+/// What a new mirror's device memory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Nothing anybody may rely on: it was allocated, and the device has not been told to write it.
+    Undefined,
+    /// Bytes that count.
+    Defined,
+}
+
 struct State {
+    /// Whether device memory may still be accessed.
+    alive: bool,
     /// Whether the tracker watches the view. If not, every page counts as written.
     watched: bool,
+    /// Pages that ever counted as written.
+    touched: PageSet,
+    /// Pages the device may write, which have a twin.
+    shared: PageSet,
     /// Kept for its capacity.
     written: Vec<Span>,
 }
 
-// SAFETY: `device` is an address; accesses through it are raw and made under the lock of `state`.
-unsafe impl Send for Mirror {}
-// SAFETY: as above.
-unsafe impl Sync for Mirror {}
-
 impl Mirror {
-    /// A mirror of the `len` bytes of device memory at `device`, which the view shows from the start.
+    /// A mirror of device memory. If its contents are defined, the view shows them from the start.
     ///
     /// # Errors
     /// No host memory left.
-    ///
-    /// # Safety
-    /// `device` must stay valid for reads and writes of `len` bytes until the mirror is dropped. The device,
-    /// and whoever shares its memory, may access them at any time.
-    pub unsafe fn new(arena: &Arena, device: *mut u8, len: usize) -> io::Result<Self> {
+    pub fn new(arena: &Arena, device: Box<dyn DeviceMemory>, contents: Contents) -> io::Result<Self> {
+        let len = device.len();
         let host = arena.allocate(len)?;
         let tracker = arena.tracker().clone();
         let watched = match tracker.arm(host.span()) {
             Ok(()) => true,
             Err(error) => {
-                log::error!(
-                    "cannot track {len} bytes by {} ({error}): comparing them instead",
-                    tracker.name()
-                );
+                log::error!("cannot track {len} bytes by {} ({error}): copying them instead", tracker.name());
                 false
             }
         };
-        let state = Mutex::new(State { watched, written: Vec::new() });
+        let pages = host.len() / page_size();
+        let (touched, mut shared) = (PageSet::new(pages), PageSet::new(pages));
+        if contents == Contents::Defined {
+            shared.insert(0..pages);
+        }
+        let state = Mutex::new(State { alive: true, watched, touched, shared, written: Vec::new() });
         let mirror = Self { host, device, len, tracker, state };
         // View and twin are zeros: what the device memory holds already differs from them, and comes over.
         mirror.readback(0..len);
@@ -100,90 +141,209 @@ impl Mirror {
     /// Brings what the host wrote to the device: at least the writes that happened before this call, to any
     /// page that `range` (bytes; clipped) touches.
     pub fn flush(&self, range: Range<usize>) -> Traffic {
-        let pages = self.pages_around(range);
         let mut state = self.state.hold();
-        let State { watched, written } = &mut *state;
-        written.clear();
-        let base = self.host.view() as usize;
-        let span = base + pages.start..base + pages.end;
-        if !*watched {
-            written.push(span);
-        } else if let Err(error) = self.tracker.collect(span, written) {
-            // The kernel may have dropped part of the tracking (the application moved or unmapped the view,
-            // say). From here on nothing is known: suspect everything, for good.
-            log::error!(
-                "lost track of {} bytes by {} ({error}): comparing them from now on",
-                self.len,
-                self.tracker.name()
-            );
-            *watched = false;
-            written.clear();
-            written.push(base + pages.start..base + pages.end);
+        if !state.alive {
+            return Traffic::default();
         }
+        self.collect(self.pages_around(range), &mut state);
+        let written = std::mem::take(&mut state.written);
         let mut traffic = Traffic::default();
-        for span in written.iter() {
-            let start = span.start - base;
-            let end = (span.end - base).min(self.len);
-            traffic.pages += (span.len() / page_size()) as u64;
-            // SAFETY: within `len`, for which all three are valid; the state's lock is held, so the twin is
-            // ours alone.
+        for span in &written {
+            let pages = self.pages_of(span);
+            traffic.pages += pages.len() as u64;
+            state.touched.insert(pages.clone());
+            if self.tracker.compares() {
+                traffic.bytes += self.share_pages(pages.clone(), &mut state);
+            }
+            for (run, is_shared) in state.shared.runs(pages) {
+                traffic.bytes += self.flush_run(run, is_shared) as u64;
+            }
+        }
+        state.written = written;
+        traffic
+    }
+
+    /// Prepares the pages that `range` (bytes; clipped) touches for writes by the device: to be called before the
+    /// device may write them. Host view, twin and device memory agree on them then, but for later writes.
+    pub fn share(&self, range: Range<usize>) -> Traffic {
+        let mut state = self.state.hold();
+        if !state.alive {
+            return Traffic::default();
+        }
+        let pages = self.pages_around(range);
+        Traffic { pages: 0, bytes: self.share_pages(pages, &mut state) }
+    }
+
+    /// Brings what the device wrote to the host view: at least what it had made visible in device memory
+    /// before this call, in the shared pages that `range` (bytes; clipped) touches. Never looks like a host write.
+    pub fn readback(&self, range: Range<usize>) -> Traffic {
+        let state = self.state.hold();
+        let mut traffic = Traffic::default();
+        if !state.alive {
+            return traffic;
+        }
+        for (run, is_shared) in state.shared.runs(self.pages_around(range)) {
+            if !is_shared {
+                continue;
+            }
+            traffic.pages += run.len() as u64;
+            let bytes = self.bytes_of(run);
+            self.device.invalidate(bytes.clone());
+            // SAFETY: as in `flush_run`.
             traffic.bytes += unsafe {
                 diff::propagate(
-                    self.host.alias().add(start),
-                    self.host.twin().add(start),
-                    self.device.add(start),
-                    end - start,
+                    self.device.address().add(bytes.start),
+                    self.host.twin().add(bytes.start),
+                    self.host.alias().add(bytes.start),
+                    bytes.len(),
                 )
             } as u64;
         }
         traffic
     }
 
-    /// Brings what the device wrote to the host view: at least what it had made visible in device memory
-    /// before this call, in the pages that `range` (bytes; clipped) touches. Never looks like a host write.
-    pub fn readback(&self, range: Range<usize>) -> Traffic {
-        let pages = self.pages_around(range);
-        let (start, end) = (pages.start, pages.end.min(self.len));
-        if start >= end {
-            return Traffic::default();
-        }
-        let _state = self.state.hold();
-        // SAFETY: as in `flush`.
-        let bytes = unsafe {
-            diff::propagate(
-                self.device.add(start),
-                self.host.twin().add(start),
-                self.host.alias().add(start),
-                end - start,
-            )
+    /// Copies pages of one kind to the device, under the state's lock. Returns the bytes copied.
+    fn flush_run(&self, run: Range<usize>, is_shared: bool) -> usize {
+        let bytes = self.bytes_of(run);
+        let host = self.host.alias().wrapping_add(bytes.start);
+        let twin = self.host.twin().wrapping_add(bytes.start);
+        let device = self.device.address().wrapping_add(bytes.start);
+        let copied = if is_shared {
+            // Where the mapping is not coherent, whole cache lines go out: they must hold what the device wrote.
+            self.device.invalidate(bytes.clone());
+            // SAFETY: `bytes_of` stays within `len`, for which all three are valid; the state's lock is held, so the
+            // twin is ours alone.
+            unsafe { diff::propagate(host, twin, device, bytes.len()) }
+        } else {
+            // SAFETY: as above. The device does not write these pages, so no byte of its is undone.
+            unsafe { ptr::copy_nonoverlapping(host, device, bytes.len()) };
+            bytes.len()
         };
-        Traffic { pages: (pages.len() / page_size()) as u64, bytes: bytes as u64 }
+        if copied > 0 {
+            self.device.flush(bytes);
+        }
+        copied
+    }
+
+    /// Ends all access to device memory, and waits for what is in progress. The view stays.
+    pub fn retire(&self) {
+        self.state.hold().alive = false;
+    }
+
+    /// Has the tracker append to `state.written` what was written in `pages`.
+    fn collect(&self, pages: Range<usize>, state: &mut State) {
+        let base = self.host.view() as usize;
+        let span = base + pages.start * page_size()..base + pages.end * page_size();
+        state.written.clear();
+        if state.watched {
+            let Err(error) = self.tracker.collect(span.clone(), &mut state.written) else { return };
+            // The kernel may have dropped part of the tracking (the application moved or unmapped the view,
+            // say). From here on nothing is known: suspect everything, for good.
+            log::error!(
+                "lost track of {} bytes by {} ({error}): copying them from now on",
+                self.len,
+                self.tracker.name()
+            );
+            state.watched = false;
+            state.written.clear();
+        }
+        if !span.is_empty() {
+            state.written.push(span);
+        }
+    }
+
+    /// Makes host view, twin and device memory agree on those of `pages` that are not shared yet. Returns the bytes
+    /// that took.
+    fn share_pages(&self, pages: Range<usize>, state: &mut State) -> u64 {
+        let fresh: Vec<Range<usize>> =
+            state.shared.runs(pages).filter(|(_, is_shared)| !is_shared).map(|(run, _)| run).collect();
+        let mut copied = 0;
+        for run in fresh {
+            state.shared.insert(run.clone());
+            for (part, is_touched) in state.touched.runs(run) {
+                let bytes = self.bytes_of(part);
+                let device = self.device.address().wrapping_add(bytes.start);
+                if is_touched {
+                    let twin = self.host.twin().wrapping_add(bytes.start);
+                    let host = self.host.alias().wrapping_add(bytes.start);
+                    // SAFETY: as in `flush_run`. The device does not write these pages yet.
+                    unsafe { diff::copy(host, twin, device, bytes.len()) };
+                    copied += bytes.len() as u64;
+                } else {
+                    // The view still reads as zeros and the twin too; neither need occupy memory. If the host writes
+                    // meanwhile, the tracker will tell, and the twin what.
+                    // SAFETY: as above.
+                    unsafe { diff::clear(device, bytes.len()) };
+                }
+                self.device.flush(bytes);
+            }
+        }
+        copied
     }
 
     fn pages_around(&self, range: Range<usize>) -> Range<usize> {
-        let end = range.end.min(self.len).next_multiple_of(page_size());
-        let start = (range.start / page_size() * page_size()).min(end);
-        start..end
+        let end = range.end.min(self.len).div_ceil(page_size());
+        (range.start / page_size()).min(end)..end
+    }
+
+    /// The pages of a span of the view.
+    fn pages_of(&self, span: &Span) -> Range<usize> {
+        let base = self.host.view() as usize;
+        (span.start - base) / page_size()..(span.end - base) / page_size()
+    }
+
+    /// The bytes of pages, without those past the end of the device memory.
+    fn bytes_of(&self, pages: Range<usize>) -> Range<usize> {
+        pages.start * page_size()..(pages.end * page_size()).min(self.len)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::{Compare, WriteProtect};
+    use crate::tracker::{Compare, CopyAll, WriteProtect};
 
-    fn trackers() -> [Arc<dyn Tracker>; 2] {
-        let write_protect = WriteProtect::new().expect("this kernel has no write-protect tracking");
-        [Arc::new(Compare), Arc::new(write_protect)]
+    /// A vector that outlives the mirror, and is used through this pointer alone meanwhile.
+    struct Plain(*mut u8, usize);
+
+    // SAFETY: as said.
+    unsafe impl Send for Plain {}
+    // SAFETY: as said.
+    unsafe impl Sync for Plain {}
+    // SAFETY: as said.
+    unsafe impl DeviceMemory for Plain {
+        fn address(&self) -> *mut u8 {
+            self.0
+        }
+
+        fn len(&self) -> usize {
+            self.1
+        }
     }
 
-    /// Runs `test` with each tracker, on a mirror of `device`.
+    fn trackers() -> [Arc<dyn Tracker>; 3] {
+        let write_protect = WriteProtect::new().expect("this kernel has no write-protect tracking");
+        [Arc::new(Compare), Arc::new(CopyAll), Arc::new(write_protect)]
+    }
+
+    /// Runs `test` with each tracker, on a mirror of `device`, all of which the device may write.
     fn with_mirror(initial: &[u8], test: impl Fn(&Mirror, *mut u8)) {
         for tracker in trackers() {
             let mut device = initial.to_vec();
             let pointer = device.as_mut_ptr();
-            // SAFETY: the vector outlives the mirror and is used through this pointer alone meanwhile.
-            let mirror = unsafe { Mirror::new(&Arena::new(tracker), pointer, device.len()) }.unwrap();
+            let memory = Box::new(Plain(pointer, device.len()));
+            let mirror = Mirror::new(&Arena::new(tracker), memory, Contents::Defined).unwrap();
+            test(&mirror, pointer);
+        }
+    }
+
+    /// Runs `test` with each tracker, on a mirror of memory with garbage in it.
+    fn with_fresh_mirror(len: usize, test: impl Fn(&Mirror, *mut u8)) {
+        for tracker in trackers() {
+            let mut device = vec![0xEE; len];
+            let pointer = device.as_mut_ptr();
+            let memory = Box::new(Plain(pointer, device.len()));
+            let mirror = Mirror::new(&Arena::new(tracker), memory, Contents::Undefined).unwrap();
             test(&mirror, pointer);
         }
     }
@@ -212,6 +372,7 @@ mod tests {
             store(mirror.view().wrapping_add(8), 1);
             store(device.wrapping_add(9), 2);
             assert_eq!(mirror.flush(0..4096), Traffic { pages: 1, bytes: 1 });
+            assert_eq!(mirror.flush(0..4096).bytes, 0);
             store(mirror.view().wrapping_add(10), 3);
             assert_eq!(mirror.readback(0..4096).bytes, 1);
             assert_eq!(mirror.flush(0..4096).bytes, 1);
@@ -233,6 +394,59 @@ mod tests {
                 mirror.readback(0..1);
                 assert_eq!(load(mirror.view()), 0);
             }
+        });
+    }
+
+    #[test]
+    fn a_zero_that_the_host_wrote_over_garbage_counts() {
+        with_fresh_mirror(3 * 4096, |mirror, device| {
+            store(mirror.view(), 1);
+            store(mirror.view(), 0);
+            mirror.flush(0..mirror.len());
+            assert_eq!(load(device), 0);
+            mirror.share(0..mirror.len());
+            store(mirror.view().wrapping_add(4096), 1);
+            store(mirror.view().wrapping_add(4096), 0);
+            mirror.flush(0..mirror.len());
+            assert_eq!(load(device.wrapping_add(4096)), 0);
+        });
+    }
+
+    #[test]
+    fn pages_become_shared_one_by_one() {
+        with_fresh_mirror(5 * 4096, |mirror, device| {
+            // Host bytes on every page, the device's beside them on two.
+            for page in 0..5 {
+                store(mirror.view().wrapping_add(page * 4096), 7);
+            }
+            mirror.flush(0..mirror.len());
+            mirror.share(4096..2 * 4096 + 1);
+            store(mirror.view().wrapping_add(4096 + 2), 8);
+            store(device.wrapping_add(4096 + 1), 9);
+            store(device.wrapping_add(2 * 4096 + 1), 9);
+            mirror.flush(0..mirror.len());
+            assert_eq!(mirror.readback(0..mirror.len()), Traffic { pages: shared(mirror), bytes: 2 });
+            for (at, wanted) in [(0, 7), (4096, 7), (4097, 9), (4098, 8), (8193, 9), (4 * 4096, 7)] {
+                assert_eq!(
+                    (load(mirror.view().wrapping_add(at)), load(device.wrapping_add(at))),
+                    (wanted, wanted)
+                );
+            }
+        });
+    }
+
+    fn shared(mirror: &Mirror) -> u64 {
+        let state = mirror.state.hold();
+        (0..5).filter(|&page| state.shared.contains(page)).count() as u64
+    }
+
+    #[test]
+    fn a_retired_mirror_leaves_device_memory_alone() {
+        with_mirror(&[0; 4096], |mirror, device| {
+            store(mirror.view(), 1);
+            mirror.retire();
+            assert_eq!(mirror.flush(0..4096), Traffic::default());
+            assert_eq!(load(device), 0);
         });
     }
 
@@ -276,8 +490,8 @@ mod tests {
         let tracker: Arc<dyn Tracker> = Arc::new(WriteProtect::new().unwrap());
         let arena = Arena::new(tracker);
         let mut device = vec![0u8; 8192];
-        // SAFETY: the vector outlives the mirror.
-        let mirror = unsafe { Mirror::new(&arena, device.as_mut_ptr(), 8192) }.unwrap();
+        let memory = Box::new(Plain(device.as_mut_ptr(), 8192));
+        let mirror = Mirror::new(&arena, memory, Contents::Defined).unwrap();
         store(mirror.view(), 4);
         // The application does what it must not: it maps something else over its view.
         // SAFETY: the range is the view's, which only this test uses.

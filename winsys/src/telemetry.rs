@@ -2,10 +2,16 @@
 //!
 //! With a directory given, the page is a file `<pid>.tidemark` in it, so that another process can read it
 //! live, and after the application ended, however it ended. Counting is one relaxed addition.
+//!
+//! A process that unloads the driver and loads it again goes on counting where it was. A forked child that goes on
+//! using its parent's devices counts into its parent's file, since it has the page, too.
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
-use std::io;
+use rustix::process::Resource;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -15,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const EXTENSION: &str = "tidemark";
 
 /// First word of a file: name and version of its layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"tidemrk1");
+const MAGIC: u64 = u64::from_le_bytes(*b"tidemrk2");
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal;)+) => {
@@ -64,6 +70,8 @@ const COUNTERS: usize = Counter::ALL.len();
 #[repr(C)]
 struct Page {
     magic: AtomicU64,
+    /// When the process started, so that a later one of the same number is told apart.
+    started: AtomicU64,
     values: [AtomicU64; COUNTERS],
     application: [u8; 64],
     device: [u8; 256],
@@ -81,6 +89,7 @@ impl Profile {
         Self {
             page: Box::leak(Box::new(Page {
                 magic: AtomicU64::new(MAGIC),
+                started: AtomicU64::new(0),
                 values: [const { AtomicU64::new(0) }; COUNTERS],
                 application: [0; 64],
                 device: [0; 256],
@@ -92,17 +101,18 @@ impl Profile {
     /// Counters in `directory`, for a process that drives `device` and tracks by `tracker`.
     ///
     /// # Errors
-    /// The file cannot be created or mapped.
+    /// The file cannot be created, given its space, or mapped.
     pub fn shared(directory: &Path, device: &str, tracker: &str) -> io::Result<Self> {
+        Self::since(directory, device, tracker, start_time())
+    }
+
+    /// As [`shared`](Self::shared), for a process that started at `started`, if that is known.
+    fn since(directory: &Path, device: &str, tracker: &str, started: Option<u64>) -> io::Result<Self> {
         let path = directory.join(format!("{}.{EXTENSION}", std::process::id()));
-        // A process that unloads the driver and loads it again goes on counting where it was.
-        let file = rustix::fs::open(
-            path,
-            OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-            Mode::RUSR | Mode::WUSR,
-        )?;
-        rustix::fs::ftruncate(&file, size_of::<Page>() as u64)?;
-        let page = map(&file, ProtFlags::READ | ProtFlags::WRITE)?;
+        let page = match started.and_then(|started| reopen(&path, started)) {
+            Some(page) => page,
+            None => map(&create(&path)?, ProtFlags::READ | ProtFlags::WRITE)?,
+        };
         let name = std::env::current_exe().ok();
         let name = name.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         // SAFETY: the fields of a live, writable mapping of a whole `Page`; readers look at them only after
@@ -114,6 +124,7 @@ impl Profile {
         }
         // SAFETY: the mapping is never unmapped; from here on only its atomics are used.
         let page = unsafe { &*page };
+        page.started.store(started.unwrap_or(0), Ordering::Relaxed);
         page.magic.store(MAGIC, Ordering::Release);
         Ok(Self { page })
     }
@@ -152,11 +163,7 @@ impl Snapshot {
         let pid = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
         let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
         let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        // A mapping past the end of the file would be a SIGBUS to read.
-        if rustix::fs::fstat(&file)?.st_size < i64::try_from(size_of::<Page>()).unwrap_or(i64::MAX) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let page = map(&file, ProtFlags::READ)?;
+        let page = map_whole(&file, ProtFlags::READ)?;
         // SAFETY: a whole, readable `Page`, of which only atomics are read through the reference; text is
         // copied out by raw reads, and was complete before `magic` was.
         let snapshot = unsafe {
@@ -192,6 +199,67 @@ impl Snapshot {
     }
 }
 
+/// When this process started, in clock ticks since the system did.
+fn start_time() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the executable's name, in parentheses, and may hold anything. The start time is field 22.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// The page of an earlier life of the driver in this process; `None` if the file is not its.
+fn reopen(path: &Path, started: u64) -> Option<*mut Page> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    let page = map_whole(&file, ProtFlags::READ | ProtFlags::WRITE).ok()?;
+    // SAFETY: a whole `Page`, of which only atomics are read.
+    let is_ours = unsafe {
+        (*page).magic.load(Ordering::Acquire) == MAGIC && (*page).started.load(Ordering::Relaxed) == started
+    };
+    if !is_ours {
+        // SAFETY: our own mapping, to which nothing refers any more.
+        let _ = unsafe { rustix::mm::munmap(page.cast(), size_of::<Page>()) };
+    }
+    is_ours.then_some(page)
+}
+
+/// A new file of zeros, in the place of whatever had its name. Its space is taken at once: a store to a mapping that
+/// the file system has no room for would be a SIGBUS.
+fn create(path: &Path) -> io::Result<OwnedFd> {
+    let len = size_of::<Page>() as u64;
+    // A file beyond this would be a SIGXFSZ, which ends the process.
+    if rustix::process::getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < len) {
+        return Err(Errno::FBIG.into());
+    }
+    match rustix::fs::unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+    let reserved = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len) {
+        // Where the file system cannot reserve space, zeros have to take it.
+        Err(Errno::OPNOTSUPP) => {
+            file.try_clone().and_then(|file| File::from(file).write_all(&[0; size_of::<Page>()]))
+        }
+        outcome => outcome.map_err(io::Error::from),
+    };
+    if let Err(error) = reserved {
+        let _ = rustix::fs::unlink(path);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Maps a file that may not be a whole page of counters.
+fn map_whole(file: &OwnedFd, protection: ProtFlags) -> io::Result<*mut Page> {
+    // A mapping past the end of the file would be a SIGBUS to read.
+    if rustix::fs::fstat(file)?.st_size < i64::try_from(size_of::<Page>()).unwrap_or(i64::MAX) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    map(file, protection)
+}
+
 fn map(file: &OwnedFd, protection: ProtFlags) -> io::Result<*mut Page> {
     // SAFETY: a new mapping at an address the kernel chooses.
     let base = unsafe {
@@ -224,21 +292,85 @@ unsafe fn load_text(at: *const u8, room: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
+
+    /// A folder of one test's own, removed when dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tidemark-telemetry-{test}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
 
     #[test]
     fn another_reader_sees_the_counts_and_the_names() {
-        let directory = std::env::temp_dir().join(format!("tidemark-telemetry-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let profile = Profile::shared(&directory, "a device", "compare").unwrap();
+        let folder = Folder::new("reader");
+        let profile = Profile::shared(&folder.0, "a device", "compare").unwrap();
         profile.add(Counter::BytesFlushed, 40);
         profile.add(Counter::BytesFlushed, 2);
-        std::fs::write(directory.join("1.tidemark"), "not ours").unwrap();
-        let snapshots = Snapshot::read_all(&directory).unwrap();
-        std::fs::remove_dir_all(&directory).unwrap();
+        std::fs::write(folder.0.join("1.tidemark"), "not ours").unwrap();
+        let snapshots = Snapshot::read_all(&folder.0).unwrap();
         assert_eq!(snapshots.len(), 1);
         assert_eq!(snapshots[0].pid, std::process::id());
         assert_eq!(snapshots[0].get(Counter::BytesFlushed), 42);
         assert_eq!(snapshots[0].get(Counter::Waits), 0);
         assert_eq!((&*snapshots[0].device, &*snapshots[0].tracker), ("a device", "compare"));
+    }
+
+    #[test]
+    fn the_same_process_counts_on_and_another_of_its_number_does_not() {
+        let folder = Folder::new("again");
+        let started = start_time();
+        assert!(started.is_some_and(|ticks| ticks > 0));
+        let first = Profile::shared(&folder.0, "a device", "compare").unwrap();
+        first.add(Counter::Waits, 1);
+        let reloaded = Profile::shared(&folder.0, "a device", "compare").unwrap();
+        reloaded.add(Counter::Waits, 1);
+        assert_eq!(first.get(Counter::Waits), 2);
+        for other in [started.map(|ticks| ticks + 1), None] {
+            let other = Profile::since(&folder.0, "a device", "compare", other).unwrap();
+            assert_eq!(other.get(Counter::Waits), 0);
+        }
+        assert_eq!(Snapshot::read_all(&folder.0).unwrap()[0].get(Counter::Waits), 0);
+        assert_eq!(first.get(Counter::Waits), 2);
+    }
+
+    #[test]
+    fn a_file_has_its_space_before_it_is_mapped() {
+        let folder = Folder::new("space");
+        let file = create(&folder.0.join("1.tidemark")).unwrap();
+        let stat = rustix::fs::fstat(&file).unwrap();
+        assert_eq!(usize::try_from(stat.st_size).unwrap(), size_of::<Page>());
+        assert!(usize::try_from(stat.st_blocks).unwrap() * 512 >= size_of::<Page>());
+    }
+
+    #[test]
+    fn a_limit_on_file_sizes_is_an_error_not_a_signal() {
+        const FOLDER: &str = "TIDEMARK_TEST_FOLDER";
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            let error = Profile::shared(Path::new(&folder), "a device", "compare").err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+            return;
+        }
+        let folder = Folder::new("limit");
+        let test = "telemetry::tests::a_limit_on_file_sizes_is_an_error_not_a_signal";
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("ulimit -f 0; exec \"$0\" --exact {test}"))
+            .arg(std::env::current_exe().unwrap())
+            .env(FOLDER, &folder.0)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
     }
 }

@@ -3,13 +3,15 @@
 //! | tracker | learns by | needs |
 //! | --- | --- | --- |
 //! | [`WriteProtect`] | write faults the kernel resolves and remembers | Linux 6.7, nothing privileged |
-//! | [`Compare`] | nothing: every page is suspected, and the twin decides | nothing |
+//! | [`Compare`] | nothing: every page is suspected, and a twin decides | nothing |
+//! | [`CopyAll`] | nothing: every page is taken for written | nothing |
 //!
 //! A tracker may report a page that was not written; it must never miss one that was. Reporting a page
 //! and starting to watch it anew is one atomic step per page: a write lands before it, and is in this
 //! report, or after it, and is in the next.
 
 mod compare;
+mod copy_all;
 mod write_protect;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use compare::Compare;
+pub use copy_all::CopyAll;
 pub use write_protect::WriteProtect;
 
 /// Addresses, page-aligned at both ends.
@@ -27,6 +30,11 @@ pub type Span = Range<usize>;
 pub trait Tracker: Send + Sync {
     /// Its name in `TIDEMARK_TRACKER`, the log and the profile.
     fn name(&self) -> &'static str;
+
+    /// Whether its reports are so coarse that a twin should decide even for pages that only the host writes.
+    fn compares(&self) -> bool {
+        false
+    }
 
     /// Prepares a fresh mapping for watching, once, before any [`arm`](Self::arm) inside it.
     ///
@@ -58,11 +66,13 @@ pub enum Choice {
     WriteProtect,
     /// [`Compare`].
     Compare,
+    /// [`CopyAll`].
+    CopyAll,
 }
 
 impl Choice {
     /// Every value, in the order of preference.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::WriteProtect, Self::Compare];
+    pub const ALL: [Self; 4] = [Self::Auto, Self::WriteProtect, Self::Compare, Self::CopyAll];
 }
 
 impl fmt::Display for Choice {
@@ -71,6 +81,7 @@ impl fmt::Display for Choice {
             Self::Auto => "auto",
             Self::WriteProtect => write_protect::NAME,
             Self::Compare => compare::NAME,
+            Self::CopyAll => copy_all::NAME,
         })
     }
 }
@@ -78,8 +89,10 @@ impl fmt::Display for Choice {
 /// The tracker to use. A kernel that cannot do what was asked gets [`Compare`], which is slower and
 /// right, and the log says so.
 pub fn select(choice: Choice) -> Arc<dyn Tracker> {
-    if choice == Choice::Compare {
-        return Arc::new(Compare);
+    match choice {
+        Choice::Compare => return Arc::new(Compare),
+        Choice::CopyAll => return Arc::new(CopyAll),
+        Choice::Auto | Choice::WriteProtect => {}
     }
     match WriteProtect::new() {
         Ok(tracker) => Arc::new(tracker),

@@ -15,6 +15,10 @@ impl Tracker for Compare {
         NAME
     }
 
+    fn compares(&self) -> bool {
+        true
+    }
+
     fn attach(&self, _region: Span) -> io::Result<()> {
         Ok(())
     }

@@ -19,8 +19,12 @@ pub(super) const NAME: &str = "write-protect";
 const REGIONS: usize = 256;
 
 /// Tracks by write protection. Holds two file descriptors.
+///
+/// Both speak of the address space they were opened in. A forked child has them too, and would make its parent's
+/// pages count as unwritten: there it refuses.
 #[derive(Debug)]
 pub struct WriteProtect {
+    home: u32,
     uffd: OwnedFd,
     pagemap: OwnedFd,
 }
@@ -31,12 +35,21 @@ impl WriteProtect {
     /// # Errors
     /// What is missing, in words.
     pub fn new() -> Result<Self, kernel::Unsupported> {
-        let tracker = Self { uffd: kernel::open_userfaultfd()?, pagemap: kernel::open_pagemap()? };
+        let home = kernel::address_space();
+        let tracker = Self { home, uffd: kernel::open_userfaultfd()?, pagemap: kernel::open_pagemap()? };
         kernel::prove(&tracker)?;
         Ok(tracker)
     }
 
+    fn refuse_elsewhere(&self) -> io::Result<()> {
+        if self.home == kernel::address_space() {
+            return Ok(());
+        }
+        Err(io::Error::other("opened before a fork"))
+    }
+
     fn scan(&self, span: Span, mut report: impl FnMut(Span)) -> io::Result<()> {
+        self.refuse_elsewhere()?;
         let mut regions = [PageRegion::default(); REGIONS];
         let mut at = span.start;
         // The vector may fill up before the end: an unscanned tail would be a lost write.
@@ -55,6 +68,7 @@ impl Tracker for WriteProtect {
     }
 
     fn attach(&self, region: Span) -> io::Result<()> {
+        self.refuse_elsewhere()?;
         kernel::register_write_protect(&self.uffd, region)
     }
 
@@ -128,5 +142,29 @@ mod tests {
         let alias = memory.alias() as usize;
         let error = tracker.collect(alias..alias + page_size(), &mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_forked_child_does_not_clear_its_parent_s_tracking() {
+        let tracker = Arc::new(WriteProtect::new().expect("this kernel has no write-protect tracking"));
+        let arena = Arena::new(tracker.clone());
+        let memory = arena.allocate(page_size()).unwrap();
+        let span = memory.span();
+        tracker.arm(span.clone()).unwrap();
+        store(memory.view());
+        // SAFETY: the child makes system calls and allocates, which glibc keeps usable.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let refused = tracker.arm(span.clone()).is_err()
+                && tracker.collect(span.clone(), &mut Vec::new()).is_err()
+                && tracker.attach(span).is_err();
+            // SAFETY: ends the child without running anything of its parent's.
+            unsafe { libc::_exit(if refused { 42 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: this process's child, and a place for its status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(libc::WEXITSTATUS(status), 42);
+        assert_eq!(written(&tracker, span.clone()), [span]);
     }
 }
