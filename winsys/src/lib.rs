@@ -7,12 +7,12 @@
 //!
 //! ```text
 //!   application ──> view ─┐                      ┌─ flush: view ≠ twin ──> device, twin
-//!                         memfd page   twin      │
+//!                         shared page  twin      │
 //!   Tidemark ─────> alias ┘                      └─ readback: device ≠ twin ──> alias, twin
 //! ```
 //!
-//! Lock order: a mirror's own lock, then the arena's, then none. No lock is held while calling back into the
-//! caller.
+//! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock the caller's
+//! [`DeviceMemory`] is called, which must not come back here.
 
 mod diff;
 pub mod drm;

@@ -24,7 +24,7 @@ each process that used Tidemark goes to standard error.
 
 Options:
   --mode MODE        what is emulated: auto (what the backing driver lacks), always (everything), never
-  --tracker TRACKER  how the CPU's writes are found: auto, write-protect, compare, copy-all, copy-all
+  --tracker TRACKER  how the CPU's writes are found: auto, write-protect, compare, copy-all
   --backing DRIVER   the driver underneath, a manifest or a library (default: lavapipe, or else the first
                      installed one that has a device)
   --log LEVEL        how much Tidemark tells on standard error: error, warn, info, debug, trace

@@ -76,11 +76,11 @@ fn check_host_memory(list: &mut Checklist<impl Write>) {
     const WHAT: &str = "host memory";
     // The driver's own way to make it, but for the tracker, which has a line of its own.
     match Arena::new(Arc::new(Compare)).allocate(page_size()) {
-        Ok(_) => list.ok(WHAT, "a sealed memfd, mapped twice"),
+        Ok(_) => list.ok(WHAT, "shared memory, mapped twice"),
         Err(error) => list.fail(
             WHAT,
-            &format!("cannot make a sealed memfd and map it: {error}"),
-            "use a kernel with CONFIG_MEMFD_CREATE, and allow memfd_create(2) and mmap(2) in containers",
+            &format!("cannot map shared memory twice: {error}"),
+            "allow mmap(2) and mremap(2) in containers, and more address space (ulimit -v)",
         ),
     }
 }
