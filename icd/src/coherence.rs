@@ -28,7 +28,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 use tidemark_winsys::telemetry::{Counter, Profile};
-use tidemark_winsys::{Arena, LockExt, Mirror, RwLockExt, Traffic, tracker};
+use tidemark_winsys::tracker::{self, Choice, Tracker};
+use tidemark_winsys::{Arena, LockExt, Mirror, RwLockExt, Traffic};
 
 /// The emulated memory of a device, and what leads to it.
 pub(crate) struct Coherence {
@@ -50,11 +51,12 @@ pub(crate) struct Coherence {
 impl Coherence {
     /// For a device called `name` in the profile.
     pub(crate) fn new(name: &str) -> Self {
-        let tracker = tracker::select(Config::get().tracker);
+        let choice = Config::get().tracker;
+        let tracker = tracker::select(choice);
         log::info!("{name}: tracking writes by {}", tracker.name());
         start_profile(name, tracker.name());
         Self {
-            arena: Arena::new(tracker),
+            arena: arena(tracker, choice),
             memories: RwLock::default(),
             reachable: RwLock::default(),
             active: Mutex::default(),
@@ -128,6 +130,19 @@ impl Coherence {
         unnamed.shared().values().for_each(|memory| uses.add_all(memory));
         uses.joined()
     }
+}
+
+/// Where host memory comes from. Left to itself, it chooses block by block what to track; a tracker that was asked for is
+/// the only one.
+fn arena(tracker: Arc<dyn Tracker>, choice: Choice) -> Arena {
+    let arena = Arena::new(tracker.clone());
+    if choice != Choice::Auto || tracker.compares() {
+        return arena;
+    }
+    arena.adaptive().unwrap_or_else(|error| {
+        log::warn!("cannot measure what tracking costs ({error}): tracking everything");
+        Arena::new(tracker)
+    })
 }
 
 /// Lets the profile show a device that has nothing emulated.
@@ -272,10 +287,14 @@ fn share(mirror: &Mirror, range: &Range<u64>) {
     profile().add(Counter::BytesFlushed, mirror.share(in_bytes(range.clone())).bytes);
 }
 
-fn count_flush(memory: &Memory, Traffic { pages, bytes }: Traffic) {
-    if pages > 0 {
-        log::trace!("{:?}: {bytes} bytes flushed out of {pages} pages", memory.handle);
+fn count_flush(memory: &Memory, Traffic { pages, untracked, bytes }: Traffic) {
+    if pages + untracked > 0 {
+        log::trace!(
+            "{:?}: {bytes} bytes flushed out of {pages} pages and {untracked} untracked",
+            memory.handle
+        );
     }
+    profile().add(Counter::PagesUntracked, untracked);
     profile().add(Counter::PagesWritten, pages);
     profile().add(Counter::BytesFlushed, bytes);
 }

@@ -21,6 +21,7 @@
 
 use crate::kernel;
 use crate::page_size;
+use crate::policy::Costs;
 use crate::sync::LockExt;
 use crate::tracker::{Span, Tracker};
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
@@ -38,13 +39,28 @@ const SMALL_CHUNK: usize = 256 << 20;
 /// Allocator of host memory. May be used from any thread.
 pub struct Arena {
     tracker: Arc<dyn Tracker>,
+    costs: Option<Costs>,
     chunks: Mutex<Vec<Arc<Chunk>>>,
 }
 
 impl Arena {
     /// An arena whose views `tracker` can watch.
     pub fn new(tracker: Arc<dyn Tracker>) -> Self {
-        Self { tracker, chunks: Mutex::new(Vec::new()) }
+        Self { tracker, costs: None, chunks: Mutex::new(Vec::new()) }
+    }
+
+    /// The same, whose mirrors copy unasked what is cheaper to copy than to track, by costs measured now.
+    ///
+    /// # Errors
+    /// No memory, or the tracker's refusal.
+    pub fn adaptive(self) -> io::Result<Self> {
+        let costs = Costs::measure(&self)?;
+        Ok(Self { costs: Some(costs), ..self })
+    }
+
+    /// What tracking and copying cost, if mirrors are to choose by it.
+    pub fn costs(&self) -> Option<Costs> {
+        self.costs
     }
 
     /// The tracker that watches this arena's views.

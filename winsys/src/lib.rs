@@ -20,12 +20,14 @@ mod host_memory;
 pub mod kernel;
 mod mirror;
 mod page_set;
+mod policy;
 mod sync;
 pub mod telemetry;
 pub mod tracker;
 
 pub use host_memory::{Arena, HostMemory};
 pub use mirror::{Contents, DeviceMemory, Mirror, Traffic};
+pub use policy::Costs;
 pub use sync::{LockExt, RwLockExt};
 
 /// Bytes in a page of this machine.

@@ -13,18 +13,22 @@ use crate::diff;
 use crate::host_memory::{Arena, HostMemory};
 use crate::page_set::PageSet;
 use crate::page_size;
+use crate::policy::{BLOCK, Costs, Plan, Policy};
 use crate::sync::LockExt;
 use crate::tracker::{Span, Tracker};
 use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// What one flush or readback moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Pages looked at: those the tracker reported, or those a readback compared.
     pub pages: u64,
+    /// Pages copied without asking the tracker, as the policy had it.
+    pub untracked: u64,
     /// Bytes that were copied: those that had changed, or whole pages that only the host writes.
     pub bytes: u64,
 }
@@ -32,6 +36,7 @@ pub struct Traffic {
 impl std::ops::AddAssign for Traffic {
     fn add_assign(&mut self, other: Self) {
         self.pages += other.pages;
+        self.untracked += other.untracked;
         self.bytes += other.bytes;
     }
 }
@@ -91,6 +96,8 @@ struct State {
     touched: PageSet,
     /// Pages the device may write, which have a twin.
     shared: PageSet,
+    /// What to ask the tracker about, and what to copy unasked. Without it everything is asked about.
+    policy: Option<(Policy, Costs)>,
     /// Kept for its capacity.
     written: Vec<Span>,
 }
@@ -116,7 +123,8 @@ impl Mirror {
         if contents == Contents::Defined {
             shared.insert(0..pages);
         }
-        let state = Mutex::new(State { alive: true, watched, touched, shared, written: Vec::new() });
+        let policy = arena.costs().map(|costs| (Policy::new(pages), costs));
+        let state = Mutex::new(State { alive: true, watched, touched, shared, policy, written: Vec::new() });
         let mirror = Self { host, device, len, tracker, state };
         // View and twin are zeros: what the device memory holds already differs from them, and comes over.
         mirror.readback(0..len);
@@ -145,9 +153,10 @@ impl Mirror {
         if !state.alive {
             return Traffic::default();
         }
-        self.collect(self.pages_around(range), &mut state);
+        let untracked = self.collect(self.pages_around(range), &mut state);
         let written = std::mem::take(&mut state.written);
-        let mut traffic = Traffic::default();
+        let mut traffic = Traffic { untracked, ..Traffic::default() };
+        let start = Instant::now();
         for span in &written {
             let pages = self.pages_of(span);
             traffic.pages += pages.len() as u64;
@@ -159,6 +168,12 @@ impl Mirror {
                 traffic.bytes += self.flush_run(run, is_shared) as u64;
             }
         }
+        if let Some((_, costs)) = &mut state.policy
+            && traffic.pages >= BLOCK as u64
+        {
+            costs.observe_copy(start.elapsed(), traffic.pages);
+        }
+        traffic.pages -= untracked;
         state.written = written;
         traffic
     }
@@ -171,7 +186,7 @@ impl Mirror {
             return Traffic::default();
         }
         let pages = self.pages_around(range);
-        Traffic { pages: 0, bytes: self.share_pages(pages, &mut state) }
+        Traffic { bytes: self.share_pages(pages, &mut state), ..Traffic::default() }
     }
 
     /// Brings what the device wrote to the host view: at least what it had made visible in device memory
@@ -230,26 +245,57 @@ impl Mirror {
         self.state.hold().alive = false;
     }
 
-    /// Has the tracker append to `state.written` what was written in `pages`.
-    fn collect(&self, pages: Range<usize>, state: &mut State) {
-        let base = self.host.view() as usize;
-        let span = base + pages.start * page_size()..base + pages.end * page_size();
+    /// Finds what was written in `pages`, into `state.written`: what the tracker reports, and what the policy takes for
+    /// written. Returns the number of the latter pages.
+    fn collect(&self, pages: Range<usize>, state: &mut State) -> u64 {
         state.written.clear();
         if state.watched {
-            let Err(error) = self.tracker.collect(span.clone(), &mut state.written) else { return };
-            // The kernel may have dropped part of the tracking (the application moved or unmapped the view,
-            // say). From here on nothing is known: suspect everything, for good.
-            log::error!(
-                "lost track of {} bytes by {} ({error}): copying them from now on",
-                self.len,
-                self.tracker.name()
-            );
-            state.watched = false;
-            state.written.clear();
+            match self.collect_tracked(pages.clone(), state) {
+                Ok(untracked) => return untracked,
+                Err(error) => {
+                    // The kernel may have dropped part of the tracking (the application moved or unmapped the view,
+                    // say). From here on nothing is known: suspect everything, for good.
+                    log::error!(
+                        "lost track of {} bytes by {} ({error}): copying them from now on",
+                        self.len,
+                        self.tracker.name()
+                    );
+                    state.watched = false;
+                    state.written.clear();
+                }
+            }
         }
-        if !span.is_empty() {
-            state.written.push(span);
+        if !pages.is_empty() {
+            state.written.push(self.span_of(pages));
         }
+        0
+    }
+
+    fn collect_tracked(&self, pages: Range<usize>, state: &mut State) -> io::Result<u64> {
+        let State { policy, written, .. } = state;
+        let Some((policy, costs)) = policy else {
+            self.tracker.collect(self.span_of(pages), written)?;
+            return Ok(0);
+        };
+        let mut untracked = 0;
+        for (pages, plan) in policy.plan(pages) {
+            let pages = pages.start..pages.end.min(self.host.len() / page_size());
+            let span = self.span_of(pages.clone());
+            match plan {
+                Plan::Collect => {
+                    let known = written.len();
+                    self.tracker.collect(span, written)?;
+                    policy.observe(written[known..].iter().map(|span| self.pages_of(span)), *costs);
+                    continue;
+                }
+                // Before the copy: what is written after it must be seen.
+                Plan::Arm => self.tracker.arm(span.clone())?,
+                Plan::Copy => {}
+            }
+            untracked += pages.len() as u64;
+            written.push(span);
+        }
+        Ok(untracked)
     }
 
     /// Makes host view, twin and device memory agree on those of `pages` that are not shared yet. Returns the bytes
@@ -284,6 +330,12 @@ impl Mirror {
     fn pages_around(&self, range: Range<usize>) -> Range<usize> {
         let end = range.end.min(self.len).div_ceil(page_size());
         (range.start / page_size()).min(end)..end
+    }
+
+    /// The view's addresses of pages.
+    fn span_of(&self, pages: Range<usize>) -> Span {
+        let base = self.host.view() as usize;
+        base + pages.start * page_size()..base + pages.end * page_size()
     }
 
     /// The pages of a span of the view.
@@ -371,7 +423,7 @@ mod tests {
         with_mirror(&[0; 4096], |mirror, device| {
             store(mirror.view().wrapping_add(8), 1);
             store(device.wrapping_add(9), 2);
-            assert_eq!(mirror.flush(0..4096), Traffic { pages: 1, bytes: 1 });
+            assert_eq!(mirror.flush(0..4096), Traffic { pages: 1, bytes: 1, untracked: 0 });
             assert_eq!(mirror.flush(0..4096).bytes, 0);
             store(mirror.view().wrapping_add(10), 3);
             assert_eq!(mirror.readback(0..4096).bytes, 1);
@@ -425,7 +477,10 @@ mod tests {
             store(device.wrapping_add(4096 + 1), 9);
             store(device.wrapping_add(2 * 4096 + 1), 9);
             mirror.flush(0..mirror.len());
-            assert_eq!(mirror.readback(0..mirror.len()), Traffic { pages: shared(mirror), bytes: 2 });
+            assert_eq!(
+                mirror.readback(0..mirror.len()),
+                Traffic { pages: shared(mirror), bytes: 2, untracked: 0 }
+            );
             for (at, wanted) in [(0, 7), (4096, 7), (4097, 9), (4098, 8), (8193, 9), (4 * 4096, 7)] {
                 assert_eq!(
                     (load(mirror.view().wrapping_add(at)), load(device.wrapping_add(at))),
@@ -438,6 +493,44 @@ mod tests {
     fn shared(mirror: &Mirror) -> u64 {
         let state = mirror.state.hold();
         (0..5).filter(|&page| state.shared.contains(page)).count() as u64
+    }
+
+    /// The policy changes its mind about blocks in the middle of a stream of writes that races with flushes.
+    #[test]
+    fn no_write_is_lost_while_the_policy_changes_its_mind() {
+        let tracker: Arc<dyn Tracker> = Arc::new(WriteProtect::new().unwrap());
+        let arena = Arena::new(tracker).adaptive().unwrap();
+        let pages = 8 * BLOCK;
+        let mut device = vec![0u8; pages * 4096];
+        let memory = Box::new(Plain(device.as_mut_ptr(), device.len()));
+        let mirror = Mirror::new(&arena, memory, Contents::Undefined).unwrap();
+        let view = mirror.view() as usize;
+        let mut untracked = 0;
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                for round in 1..=250u8 {
+                    // Dense in waves: the first half of the rounds writes all pages, the second a few.
+                    let step = if round % 100 < 50 { 1 } else { 29 };
+                    for page in (0..pages).step_by(step) {
+                        store((view + page * 4096 + usize::from(round)) as *mut u8, round);
+                    }
+                    std::thread::sleep(std::time::Duration::from_micros(300));
+                }
+            });
+            while !writer.is_finished() {
+                untracked += mirror.flush(0..mirror.len()).untracked;
+                // Long enough for most of a round's writes to fall into one flush.
+                std::thread::sleep(std::time::Duration::from_micros(300));
+            }
+        });
+        mirror.flush(0..mirror.len());
+        assert!(untracked > 0, "the policy never copied a block");
+        for round in 1..=250u8 {
+            let step = if round % 100 < 50 { 1 } else { 29 };
+            for page in (0..pages).step_by(step) {
+                assert_eq!(device[page * 4096 + usize::from(round)], round, "page {page}, round {round}");
+            }
+        }
     }
 
     #[test]
