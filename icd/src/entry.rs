@@ -72,6 +72,9 @@ macro_rules! commands {
                 const _: vk::$pfn = $name;
             )*
 
+            /// Every name of every command.
+            pub(crate) const NAMES: &[&str] = &[$(stringify!($name), $(stringify!($alias),)*)*];
+
             /// Tidemark's function of this name.
             pub(crate) fn find(name: &std::ffi::CStr) -> vk::PFN_vkVoidFunction {
                 let name = name.to_str().ok()?;

@@ -25,6 +25,8 @@ pub(crate) const EXTENSIONS: &[(&CStr, &str)] = &[
     (c"VK_AMDX_shader_enqueue", UNFOLLOWED),
     (c"VK_HUAWEI_cluster_culling_shader", UNFOLLOWED),
     (c"VK_KHR_video_queue", UNFOLLOWED),
+    (c"VK_KHR_video_decode_queue", UNFOLLOWED),
+    (c"VK_KHR_video_encode_queue", UNFOLLOWED),
     (c"VK_ARM_tensors", UNFOLLOWED),
     (c"VK_ARM_data_graph", UNFOLLOWED),
 ];

@@ -14,6 +14,7 @@
 //! | `coherence` | sync points: what is flushed and read back, and when |
 //! | `aperture` | access to device memory through the backing driver's own mapping |
 //! | `backing`, `discovery` | finding and loading the backing driver |
+//! | `audit`, `hidden` | what is intercepted and what is hidden, for the test that holds it against vk.xml |
 //! | `config`, `logger` | environment variables, the log |
 //!
 //! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a device's
@@ -21,6 +22,7 @@
 //! `progress`; last a mirror's. None is held across a wait, and only the mirror's own across a transfer.
 
 mod aperture;
+pub mod audit;
 pub mod backing;
 mod buffer;
 mod chain;
