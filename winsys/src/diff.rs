@@ -32,10 +32,11 @@ pub(crate) unsafe fn propagate(source: *const u8, twin: *mut u8, target: *mut u8
         source_may_change();
         // SAFETY: `at + n <= len`, and the twin is ours alone.
         let twin = unsafe { slice::from_raw_parts_mut(twin.add(at), n) };
-        changed += for_each_difference(snapshot, twin, |start, bytes| {
-            // SAFETY: `start + bytes.len() <= n`, so inside `target`.
-            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target.add(at + start), bytes.len()) };
-        });
+        if snapshot != twin {
+            // SAFETY: `at + n <= len`.
+            changed += unsafe { store_differences(snapshot, twin, target.add(at)) };
+            twin.copy_from_slice(snapshot);
+        }
         at += n;
     }
     changed
@@ -78,53 +79,92 @@ pub(crate) unsafe fn clear(target: *mut u8, len: usize) {
     }
 }
 
-/// Calls `store` with each maximal run of bytes in which `new` differs from `old`, and copies it to `old`.
-fn for_each_difference(new: &[u8], old: &mut [u8], mut store: impl FnMut(usize, &[u8])) -> usize {
-    if new == old {
-        return 0;
+/// Stores to `target` the bytes of `new` that differ from `old`, and no other. Returns their number.
+///
+/// # Safety
+/// `new` and `old` must be equally long, and `target` valid for writes of as many bytes. Others may write the bytes in
+/// between at the same time.
+unsafe fn store_differences(new: &[u8], old: &[u8], target: *mut u8) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512bw") {
+        // SAFETY: the caller's promise; the processor has the feature.
+        return unsafe { store_by_masks(new, old, target) };
     }
+    // SAFETY: the caller's promise.
+    unsafe { store_by_words(new, old, target) }
+}
+
+/// [`store_differences`] with stores that leave out single bytes: what changes is often the low bytes of words.
+///
+/// # Safety
+/// As there; and the processor must have AVX-512BW.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bw")]
+unsafe fn store_by_masks(new: &[u8], old: &[u8], target: *mut u8) -> usize {
+    use std::arch::x86_64::{_mm512_cmpneq_epi8_mask, _mm512_loadu_epi8, _mm512_mask_storeu_epi8};
+    const LANE: usize = 64;
+    let lanes = new.len() / LANE * LANE;
     let mut changed = 0;
-    let mut at = 0;
-    loop {
-        let start = first(new, old, at, difference);
-        if start == new.len() {
-            return changed;
-        }
-        let end = first(new, old, start, equality);
-        let run = &new[start..end];
-        store(start, run);
-        old[start..end].copy_from_slice(run);
-        changed += run.len();
-        at = end;
-    }
-}
-
-/// Index of the first byte from `at` on that `marks` singles out, or the length. `marks` sets the top bit, at
-/// least, of the lowest such byte of a word, and nothing below it.
-fn first(new: &[u8], old: &[u8], mut at: usize, marks: fn(u64) -> u64) -> usize {
-    while let (Some(a), Some(b)) = (new[at..].first_chunk(), old[at..].first_chunk()) {
-        match marks(u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b)) {
-            0 => at += 8,
-            marked => return at + marked.trailing_zeros() as usize / 8,
+    for at in (0..lanes).step_by(LANE) {
+        // SAFETY: a lane of each of them; only bytes that differ are stored.
+        unsafe {
+            let value = _mm512_loadu_epi8(new.as_ptr().add(at).cast());
+            let mask = _mm512_cmpneq_epi8_mask(value, _mm512_loadu_epi8(old.as_ptr().add(at).cast()));
+            if mask != 0 {
+                _mm512_mask_storeu_epi8(target.add(at).cast(), mask, value);
+                changed += mask.count_ones() as usize;
+            }
         }
     }
-    while at < new.len() && marks(u64::from(new[at] ^ old[at])) & 0xFF == 0 {
-        at += 1;
+    // SAFETY: what is left of each of them.
+    changed + unsafe { store_by_words(&new[lanes..], &old[lanes..], target.add(lanes)) }
+}
+
+/// [`store_differences`] on any processor.
+///
+/// # Safety
+/// As there.
+unsafe fn store_by_words(new: &[u8], old: &[u8], target: *mut u8) -> usize {
+    let (new_words, new_rest) = new.as_chunks::<8>();
+    let (old_words, old_rest) = old.as_chunks::<8>();
+    let mut changed = 0;
+    for (index, (new, old)) in new_words.iter().zip(old_words).enumerate() {
+        // Little-endian: the lowest byte of the number is the first in memory.
+        let mut differ = u64::from_le_bytes(*new) ^ u64::from_le_bytes(*old);
+        if differ == 0 {
+            continue;
+        }
+        let target = target.wrapping_add(index * 8);
+        if !has_zero_byte(differ) {
+            // SAFETY: eight bytes of the target, all of which differ.
+            unsafe { target.cast::<[u8; 8]>().write_unaligned(*new) };
+            changed += 8;
+            continue;
+        }
+        while differ != 0 {
+            let byte = differ.trailing_zeros() as usize / 8;
+            // SAFETY: a byte of these eight.
+            unsafe { target.add(byte).write(new[byte]) };
+            changed += 1;
+            differ &= !(0xFF << (byte * 8));
+        }
     }
-    at
+    let rest = new_words.len() * 8;
+    for (index, (new, old)) in new_rest.iter().zip(old_rest).enumerate() {
+        if new != old {
+            // SAFETY: one of the last bytes of the target.
+            unsafe { target.add(rest + index).write(*new) };
+            changed += 1;
+        }
+    }
+    changed
 }
 
-/// Marks the bytes of an exclusive or that differ: those that are not zero.
-fn difference(xor: u64) -> u64 {
-    xor
-}
-
-/// Marks the bytes of an exclusive or that are equal: those that are zero. Exact up to the lowest one, which is
-/// the only one that counts (the borrow of a marked byte may mark the next).
-fn equality(xor: u64) -> u64 {
+/// Whether one of the eight bytes is zero: only such a byte borrows without having its top bit set.
+fn has_zero_byte(word: u64) -> bool {
     const ONES: u64 = u64::from_le_bytes([0x01; 8]);
     const TOPS: u64 = u64::from_le_bytes([0x80; 8]);
-    xor.wrapping_sub(ONES) & !xor & TOPS
+    word.wrapping_sub(ONES) & !word & TOPS != 0
 }
 
 #[cfg(test)]
@@ -174,6 +214,13 @@ mod tests {
                 let changed =
                     unsafe { propagate(source.as_ptr(), twin_b.as_mut_ptr(), target_b.as_mut_ptr(), len) };
                 assert_eq!((changed, &twin_b, &target_b), (expected, &twin_a, &target_a));
+                // By words, too, on processors that have better.
+                let mut target_c = noise(seed + 13, len, 3);
+                // SAFETY: three vectors of this length.
+                let changed = unsafe {
+                    store_by_words(&source, &noise(seed + 7, len, one_in + 1), target_c.as_mut_ptr())
+                };
+                assert_eq!((changed, &target_c), (expected, &target_a));
             }
         }
     }
