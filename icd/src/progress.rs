@@ -67,9 +67,7 @@ impl Progress {
 
     /// `fence` will signal once `point` is done.
     pub(crate) fn fence_follows(&mut self, fence: vk::Fence, point: Point) {
-        if fence != vk::Fence::null() {
-            self.fences.insert(fence.as_raw(), point);
-        }
+        self.fences.insert(fence.as_raw(), point);
     }
 
     /// The batch that `fence`, as submitted last, stands for.

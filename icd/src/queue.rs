@@ -44,10 +44,12 @@ fn submit_by<F>(
     if let Some(coherence) = &device.coherence {
         profile().add(Counter::Submits, 1);
         prepare(&device, coherence);
-        // A fence follows all that was submitted to its queue so far, if there is nothing new.
-        let mut progress = coherence.progress.hold();
-        let last = progress.last(queue);
-        progress.fence_follows(fence, last);
+        if fence != vk::Fence::null() {
+            // It follows all that was submitted to its queue so far, if there is nothing new.
+            let mut progress = coherence.progress.hold();
+            let last = progress.last(queue);
+            progress.fence_follows(fence, last);
+        }
     }
     call(command)
 }
