@@ -19,11 +19,12 @@
 //! own. So it may use what was allocated before the fork, but takes nothing out of those chunks and gives nothing
 //! back to them.
 
+use crate::Span;
 use crate::kernel;
 use crate::page_size;
 use crate::policy::Costs;
 use crate::sync::LockExt;
-use crate::tracker::{Span, Tracker};
+use crate::tracker::Tracker;
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 use std::collections::BTreeMap;
 use std::io;

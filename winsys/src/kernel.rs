@@ -1,7 +1,6 @@
 //! The stock kernel's dirty-tracking interfaces: thin, typed calls, and the proof that they work here.
 
-use crate::page_size;
-use crate::tracker::{Span, Tracker, WriteProtect};
+use crate::{Span, page_size};
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use rustix::mm::{Advice, MapFlags, ProtFlags, UserfaultfdFlags};
@@ -183,45 +182,4 @@ pub(crate) fn span_of(region: &pagemap::PageRegion) -> Span {
     // The kernel reports addresses of this process.
     let address = |value| usize::try_from(value).unwrap_or(usize::MAX);
     address(region.start)..address(region.end)
-}
-
-/// Tries a tracker on two pages of its own: a written page is reported once, an unwritten one never.
-pub(crate) fn prove(tracker: &WriteProtect) -> Result<(), Unsupported> {
-    let trial = |e: rustix::io::Errno| Unsupported::Trial(e.into());
-    let page = page_size();
-    // Shared memory, like the host views.
-    // SAFETY: a new mapping at an address the kernel chooses.
-    let base = unsafe {
-        rustix::mm::mmap_anonymous(
-            std::ptr::null_mut(),
-            2 * page,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-        )
-    }
-    .map_err(trial)?;
-    let start = base as usize;
-    let outcome = (|| {
-        tracker.attach(start..start + 2 * page)?;
-        tracker.arm(start..start + 2 * page)?;
-        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
-        tracker.collect(start..start + 2 * page, &mut rounds[0])?;
-        // SAFETY: the second page of the mapping above.
-        unsafe { base.cast::<u8>().add(page).write_volatile(1) };
-        tracker.collect(start..start + 2 * page, &mut rounds[1])?;
-        tracker.collect(start..start + 2 * page, &mut rounds[2])?;
-        io::Result::Ok(rounds)
-    })();
-    // SAFETY: the mapping above, which nothing refers to any more.
-    unsafe { rustix::mm::munmap(base, 2 * page) }.map_err(trial)?;
-    match outcome.map_err(Unsupported::Trial)? {
-        [before, after, again]
-            if before.is_empty()
-                && after.iter().eq([&(start + page..start + 2 * page)])
-                && again.is_empty() =>
-        {
-            Ok(())
-        }
-        _ => Err(Unsupported::Wrong),
-    }
 }

@@ -30,6 +30,9 @@ pub use mirror::{Contents, DeviceMemory, Mirror, Traffic};
 pub use policy::Costs;
 pub use sync::{LockExt, RwLockExt};
 
+/// Addresses, page-aligned at both ends.
+pub type Span = std::ops::Range<usize>;
+
 /// Bytes in a page of this machine.
 pub fn page_size() -> usize {
     rustix::param::page_size()

@@ -14,17 +14,14 @@ mod compare;
 mod copy_all;
 mod write_protect;
 
+use crate::Span;
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 pub use compare::Compare;
 pub use copy_all::CopyAll;
 pub use write_protect::WriteProtect;
-
-/// Addresses, page-aligned at both ends.
-pub type Span = Range<usize>;
 
 /// A way to learn which pages of a region were written. All methods may be called from any thread.
 pub trait Tracker: Send + Sync {

@@ -1,6 +1,7 @@
 //! No tracking: every page is suspected, and comparison with the twin finds the bytes.
 
-use super::{Span, Tracker};
+use super::Tracker;
+use crate::Span;
 use std::io;
 
 pub(super) const NAME: &str = "compare";

@@ -1,7 +1,8 @@
 //! No tracking: every page is taken for written, and copied. The oracle for all others, and the cheapest where
 //! nearly everything changes all the time.
 
-use super::{Span, Tracker};
+use super::Tracker;
+use crate::Span;
 use std::io;
 
 pub(super) const NAME: &str = "copy-all";

@@ -6,8 +6,11 @@
 //! behalf (`read(2)` into a mapping) fault alike. `UFFD_USER_MODE_ONLY` suffices, since no fault is ever
 //! delivered, so no privilege is needed.
 
-use super::{Span, Tracker};
-use crate::kernel;
+use super::Tracker;
+use crate::Span;
+use crate::kernel::{self, Unsupported};
+use crate::page_size;
+use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
 use tidemark_kmd_uapi::pagemap::PageRegion;
@@ -34,10 +37,10 @@ impl WriteProtect {
     ///
     /// # Errors
     /// What is missing, in words.
-    pub fn new() -> Result<Self, kernel::Unsupported> {
+    pub fn new() -> Result<Self, Unsupported> {
         let home = kernel::address_space();
         let tracker = Self { home, uffd: kernel::open_userfaultfd()?, pagemap: kernel::open_pagemap()? };
-        kernel::prove(&tracker)?;
+        prove(&tracker)?;
         Ok(tracker)
     }
 
@@ -79,6 +82,47 @@ impl Tracker for WriteProtect {
 
     fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
         self.scan(span, |region| written.push(region))
+    }
+}
+
+/// Tries a tracker on two pages of its own: a written page is reported once, an unwritten one never.
+fn prove(tracker: &WriteProtect) -> Result<(), Unsupported> {
+    let trial = |e: rustix::io::Errno| Unsupported::Trial(e.into());
+    let page = page_size();
+    // Shared memory, like the host views.
+    // SAFETY: a new mapping at an address the kernel chooses.
+    let base = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            2 * page,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+        )
+    }
+    .map_err(trial)?;
+    let start = base as usize;
+    let outcome = (|| {
+        tracker.attach(start..start + 2 * page)?;
+        tracker.arm(start..start + 2 * page)?;
+        let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+        tracker.collect(start..start + 2 * page, &mut rounds[0])?;
+        // SAFETY: the second page of the mapping above.
+        unsafe { base.cast::<u8>().add(page).write_volatile(1) };
+        tracker.collect(start..start + 2 * page, &mut rounds[1])?;
+        tracker.collect(start..start + 2 * page, &mut rounds[2])?;
+        io::Result::Ok(rounds)
+    })();
+    // SAFETY: the mapping above, which nothing refers to any more.
+    unsafe { rustix::mm::munmap(base, 2 * page) }.map_err(trial)?;
+    match outcome.map_err(Unsupported::Trial)? {
+        [before, after, again]
+            if before.is_empty()
+                && after.iter().eq([&(start + page..start + 2 * page)])
+                && again.is_empty() =>
+        {
+            Ok(())
+        }
+        _ => Err(Unsupported::Wrong),
     }
 }
 
