@@ -55,7 +55,7 @@ counters! {
     /// Pages the tracker reported written, or had to suspect.
     PagesWritten = "pages found dirty";
     /// Pages copied without asking the tracker, since they are written nearly every time.
-    PagesUntracked = "pages copied untracked";
+    PagesUntracked = "pages untracked";
     /// Bytes that had changed in them, and went to the device.
     BytesFlushed = "bytes flushed";
     /// Bytes the device had changed, and that came to the host.

@@ -111,14 +111,17 @@ Nothing was emulated: the backing driver's memory is coherent already.
 
 fn rows(text: &mut String, traffic: &Traffic) {
     let get = |counter| traffic.get(counter);
-    let pages = get(Counter::PagesWritten);
-    let page_bytes = pages.saturating_mul(u64::try_from(page_size()).unwrap_or(u64::MAX));
+    let pages = |counter| {
+        let pages = get(counter);
+        (counter, count(pages), bytes(pages.saturating_mul(u64::try_from(page_size()).unwrap_or(u64::MAX))))
+    };
     let lines = [
         (Counter::Allocations, count(get(Counter::Allocations)), bytes(get(Counter::AllocatedBytes))),
         (Counter::Maps, count(get(Counter::Maps)), String::new()),
         (Counter::Submits, count(get(Counter::Submits)), String::new()),
         (Counter::Waits, count(get(Counter::Waits)), String::new()),
-        (Counter::PagesWritten, count(pages), bytes(page_bytes)),
+        pages(Counter::PagesWritten),
+        pages(Counter::PagesUntracked),
         (Counter::BytesFlushed, bytes(get(Counter::BytesFlushed)), spent(get(Counter::FlushNanoseconds))),
         (
             Counter::BytesReadBack,
@@ -210,6 +213,7 @@ vkcube (process 42)
   submits             1,200
   waits               1,201
   pages found dirty   1,200         {pages}
+  pages untracked     0             0 B
   bytes flushed       75.0 KiB      in 2.3 ms
   bytes read back     10 B          in 900 ns
 "
@@ -249,7 +253,7 @@ vkcube (process 42)
             r#"{"pid":1,"application":"vkcube","device":"Tidemark (a device)","tracker":"write-protect","#
                 .to_owned()
                 + r#""allocations":3,"allocated_bytes":3145728,"maps":3,"submits":1200,"waits":1201,"#
-                + r#""pages_found_dirty":1200,"bytes_flushed":76800,"bytes_read_back":10,"flush_ns":2345678,"#
+                + r#""pages_found_dirty":1200,"pages_untracked":0,"bytes_flushed":76800,"bytes_read_back":10,"flush_ns":2345678,"#
                 + r#""readback_ns":900}"#
         );
     }
