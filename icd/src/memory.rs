@@ -23,6 +23,8 @@ pub(crate) struct Memory {
     /// Bytes.
     size: usize,
     backing_is_coherent: bool,
+    /// Whether others may write it unseen: other processes, other devices, or this one through another allocation.
+    is_external: bool,
     /// Batches submitted without a note of what they use, when this was allocated.
     unnoted_before: u64,
     state: Mutex<State>,
@@ -194,6 +196,7 @@ pub(crate) unsafe fn allocate(
         handle,
         size: usize::try_from(info.allocation_size).unwrap_or(usize::MAX),
         backing_is_coherent,
+        is_external,
         unnoted_before: coherence.progress.hold().unnoted,
         state: Mutex::new(State {
             mirror: None,
@@ -320,8 +323,12 @@ fn map_emulated(
     let emulated = coherence.memory(memory)?;
     Some(measured(Counter::ReadbackNanoseconds, || {
         let mirror = emulated.mirror_or_new(device, coherence)?;
-        // A wait that Tidemark did not see may have come before.
-        read_back_in_flight(&emulated);
+        // A wait that Tidemark did not see may have come before, or a write by somebody else.
+        if emulated.is_external {
+            coherence::readback(&emulated, &mirror, 0..emulated.len() as u64);
+        } else {
+            read_back_in_flight(&emulated);
+        }
         profile().add(Counter::Maps, 1);
         let view = mirror.view();
         log::debug!("{memory:?}: mapped at {view:p}");

@@ -21,14 +21,15 @@ use std::time::{Duration, Instant};
 /// cost is well below a copy of the block.
 pub(crate) const BLOCK: usize = 16;
 
-/// Dense flushes in a row after which a block is copied.
-const DENSE: u8 = 2;
+/// Dense flushes in a row after which a block is copied. A window that moves through the allocation is in a block for two
+/// of them at its edges.
+const DENSE: u8 = 3;
 
 /// Flushes for which a block is copied before it is tracked for one again: first, and at most.
 const INTERVALS: Range<u8> = 8..64;
 
 /// Flushes without a write after which earlier dense ones no longer count.
-const MEMORY: u32 = 4;
+const MEMORY: u32 = 2;
 
 /// What things cost here, in nanoseconds per page.
 #[derive(Clone, Copy, Debug, PartialEq)]
