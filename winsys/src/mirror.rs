@@ -124,7 +124,7 @@ impl Mirror {
         if contents == Contents::Defined {
             shared.insert(0..pages);
         }
-        let policy = arena.costs().map(|costs| (Policy::new(pages), costs));
+        let policy = arena.costs().map(|costs| (Policy::new(pages, costs), costs));
         let state = Mutex::new(State { alive: true, watched, touched, shared, policy, written: Vec::new() });
         let mirror = Self { host, device, len, tracker, state };
         // View and twin are zeros: what the device memory holds already differs from them, and comes over.
@@ -280,13 +280,12 @@ impl Mirror {
         };
         let mut untracked = 0;
         for (pages, plan) in policy.plan(pages) {
-            let pages = pages.start..pages.end.min(self.host.len() / page_size());
             let span = self.span_of(pages.clone());
             match plan {
                 Plan::Collect => {
                     let known = written.len();
                     self.tracker.collect(span, written)?;
-                    policy.observe(written[known..].iter().map(|span| self.pages_of(span)), *costs);
+                    policy.observe(pages, written[known..].iter().map(|span| self.pages_of(span)), *costs);
                     continue;
                 }
                 // Before the copy: what is written after it must be seen.

@@ -28,31 +28,35 @@ const DENSE: u8 = 3;
 /// Flushes for which a block is copied before it is tracked for one again: first, and at most.
 const INTERVALS: Range<u8> = 8..64;
 
-/// Flushes without a write after which earlier dense ones no longer count.
-const MEMORY: u32 = 2;
-
-/// What things cost here, in nanoseconds per page.
+/// What things cost here, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Costs {
     /// A first write to a protected page.
     pub fault: f32,
     /// A copy of a page to the device.
     pub copy: f32,
+    /// Asking the tracker, however little about.
+    pub scan: f32,
 }
 
 impl Costs {
-    /// Written pages of a block from which on it is cheaper to copy the whole of it.
-    fn break_even(self) -> usize {
+    /// Written pages of a block of `pages` from which on it is cheaper to copy the whole of it.
+    fn break_even(self, pages: usize) -> usize {
         // Every written page of a tracked block costs the fault and its copy.
         let tracked = |written| in_pages(written) * (self.fault + self.copy);
-        (1..BLOCK).find(|&written| tracked(written) >= in_pages(BLOCK) * self.copy).unwrap_or(BLOCK)
+        (1..pages).find(|&written| tracked(written) >= in_pages(pages) * self.copy).unwrap_or(pages)
+    }
+
+    /// Whether so few pages are cheaper to copy than to ask about.
+    fn never_asks_about(self, pages: usize) -> bool {
+        in_pages(pages) * self.copy <= self.scan
     }
 
     /// Takes in what copying `pages` in a flush just cost.
     pub(crate) fn observe_copy(&mut self, time: Duration, pages: u64) {
         let pages = u32::try_from(pages).unwrap_or(u32::MAX).max(1);
-        // An eighth of the new value: single flushes are noisy.
-        self.copy += (nanoseconds(time / pages) - self.copy) / 8.0;
+        // An eighth of the new value, and not much at once: the thread may have been preempted in the middle.
+        self.copy += (nanoseconds(time / pages).min(self.copy * 2.0) - self.copy) / 8.0;
     }
 
     /// Measures on memory of `arena`, in about a millisecond.
@@ -70,7 +74,7 @@ impl Costs {
             }
         };
         touch();
-        let mut best = Self { fault: f32::MAX, copy: f32::MAX };
+        let mut best = Self { fault: f32::MAX, copy: f32::MAX, scan: f32::MAX };
         for _ in 0..4 {
             arena.tracker().arm(memory.span())?;
             let start = Instant::now();
@@ -79,6 +83,11 @@ impl Costs {
             // SAFETY: two parts of the allocation that do not overlap.
             unsafe { ptr::copy_nonoverlapping(memory.alias(), memory.twin(), len) };
             let copied = Instant::now();
+            arena.tracker().arm(memory.span())?;
+            let armed = Instant::now();
+            // Nothing was written since.
+            arena.tracker().collect(memory.span(), &mut Vec::new())?;
+            best.scan = best.scan.min(nanoseconds(armed.elapsed()));
             best.fault = best.fault.min(nanoseconds((touched - start) / PAGES));
             best.copy = best.copy.min(nanoseconds((copied - touched) / PAGES));
         }
@@ -89,7 +98,13 @@ impl Costs {
 /// How one allocation's blocks are treated.
 #[derive(Debug)]
 pub(crate) struct Policy {
+    /// Pages of the allocation.
+    pages: usize,
+    /// Whether it is so small that it is copied always.
+    is_tiny: bool,
     blocks: Vec<Block>,
+    /// Tracked blocks with dense flushes behind them: the ones to look after when a flush finds nothing in them.
+    warm: Vec<usize>,
     /// Blocks that are copied.
     copied: usize,
     /// Counts flushes.
@@ -101,8 +116,8 @@ struct Block {
     treatment: Treatment,
     /// Flushes to copy it for, next time.
     interval: u8,
-    /// The flush that last found it written.
-    round: u32,
+    /// The flush that last found it dense.
+    dense_at: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,22 +147,30 @@ pub(crate) enum Plan {
 
 impl Policy {
     /// For an allocation of `pages` pages: all tracked.
-    pub(crate) fn new(pages: usize) -> Self {
+    pub(crate) fn new(pages: usize, costs: Costs) -> Self {
         let block = Block { interval: INTERVALS.start, ..Block::default() };
-        Self { blocks: vec![block; pages.div_ceil(BLOCK)], copied: 0, round: 0 }
+        Self {
+            pages,
+            is_tiny: costs.never_asks_about(pages),
+            blocks: vec![block; pages.div_ceil(BLOCK)],
+            warm: Vec::new(),
+            copied: 0,
+            round: 0,
+        }
     }
 
-    /// Starts a flush of `pages`: what to do with which of them, in order. Partial blocks are rounded up to whole ones.
+    /// Starts a flush of `pages`: what to do with which of them, in order. Blocks are taken whole.
     pub(crate) fn plan(&mut self, pages: Range<usize>) -> Vec<(Range<usize>, Plan)> {
         self.round = self.round.wrapping_add(1);
         let blocks = pages.start / BLOCK..pages.end.div_ceil(BLOCK).min(self.blocks.len());
-        if self.copied == 0 {
-            return Vec::from([(pages_of(blocks), Plan::Collect)]);
+        if self.is_tiny || self.copied == 0 {
+            let plan = if self.is_tiny { Plan::Copy } else { Plan::Collect };
+            return Vec::from([(self.pages_of(blocks), plan)]);
         }
         let mut plans: Vec<(Range<usize>, Plan)> = Vec::new();
         for index in blocks {
             let plan = self.plan_block(index);
-            let pages = pages_of(index..index + 1);
+            let pages = self.pages_of(index..index + 1);
             match plans.last_mut() {
                 Some((last, same)) if *same == plan => last.end = pages.end,
                 _ => plans.push((pages, plan)),
@@ -164,7 +187,7 @@ impl Policy {
                 // One more dense flush is then enough to go on copying, for longer.
                 block.treatment = Treatment::Tracked { dense: DENSE - 1 };
                 block.interval = block.interval.saturating_mul(2).min(INTERVALS.end);
-                block.round = self.round;
+                self.warm.push(index);
                 self.copied -= 1;
                 Plan::Arm
             }
@@ -175,9 +198,13 @@ impl Policy {
         }
     }
 
-    /// The tracker found `written` (ascending, in pages) in blocks it was asked about.
-    pub(crate) fn observe(&mut self, written: impl Iterator<Item = Range<usize>>, costs: Costs) {
-        let break_even = costs.break_even();
+    /// The tracker was asked about `asked`, whole blocks, and found `written` there (ascending, in pages).
+    pub(crate) fn observe(
+        &mut self,
+        asked: Range<usize>,
+        written: impl Iterator<Item = Range<usize>>,
+        costs: Costs,
+    ) {
         let mut current = (usize::MAX, 0);
         for pages in written {
             let mut at = pages.start;
@@ -185,40 +212,58 @@ impl Policy {
                 let index = at / BLOCK;
                 let end = pages.end.min((index + 1) * BLOCK);
                 if index != current.0 {
-                    self.observe_block(current, break_even);
+                    self.observe_block(current, costs);
                     current = (index, 0);
                 }
                 current.1 += end - at;
                 at = end;
             }
         }
-        self.observe_block(current, break_even);
+        self.observe_block(current, costs);
+        self.cool_down(asked);
     }
 
-    fn observe_block(&mut self, (index, written): (usize, usize), break_even: usize) {
+    fn observe_block(&mut self, (index, written): (usize, usize), costs: Costs) {
+        let pages = self.pages_of(index..index.saturating_add(1)).len();
         let Some(block) = self.blocks.get_mut(index) else { return };
         let Treatment::Tracked { dense } = &mut block.treatment else { return };
-        let is_recent = self.round.wrapping_sub(block.round) <= MEMORY;
-        block.round = self.round;
-        if written < break_even {
-            *dense = 0;
-            block.interval = INTERVALS.start;
+        if written < costs.break_even(pages) {
             return;
         }
-        *dense = if is_recent { *dense + 1 } else { 1 };
+        block.dense_at = self.round;
+        *dense += 1;
         if *dense >= DENSE {
             block.treatment = Treatment::Copied { left: block.interval };
             self.copied += 1;
+        } else if *dense == 1 {
+            self.warm.push(index);
         }
+    }
+
+    /// Blocks that were asked about, and that this flush did not find dense, start anew.
+    fn cool_down(&mut self, asked: Range<usize>) {
+        let Self { blocks, warm, round, .. } = self;
+        warm.retain(|&index| {
+            let block = &mut blocks[index];
+            let Treatment::Tracked { dense } = &mut block.treatment else { return false };
+            let is_quiet = block.dense_at != *round && asked.contains(&(index * BLOCK));
+            if is_quiet {
+                *dense = 0;
+                block.interval = INTERVALS.start;
+            }
+            !is_quiet
+        });
+    }
+
+    /// The pages of blocks, without those past the end of the allocation.
+    fn pages_of(&self, blocks: Range<usize>) -> Range<usize> {
+        let page = |block: usize| block.saturating_mul(BLOCK).min(self.pages);
+        page(blocks.start)..page(blocks.end)
     }
 }
 
 fn nanoseconds(time: Duration) -> f32 {
     time.as_secs_f32() * 1e9
-}
-
-fn pages_of(blocks: Range<usize>) -> Range<usize> {
-    blocks.start * BLOCK..blocks.end * BLOCK
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number of pages of one block")]
@@ -230,7 +275,7 @@ fn in_pages(pages: usize) -> f32 {
 mod tests {
     use super::*;
 
-    const COSTS: Costs = Costs { fault: 700.0, copy: 500.0 };
+    const COSTS: Costs = Costs { fault: 700.0, copy: 500.0, scan: 400.0 };
 
     /// A flush of four blocks, of which the tracker would find `written` written. Returns the plan by block.
     fn flush(policy: &mut Policy, written: Range<usize>) -> [Plan; 4] {
@@ -239,22 +284,32 @@ mod tests {
             plans.iter().find(|(pages, _)| pages.contains(&(block * BLOCK))).map(|(_, plan)| *plan).unwrap()
         };
         let by_block = [0, 1, 2, 3].map(of);
-        let collected = plans.iter().filter(|(_, plan)| *plan == Plan::Collect);
-        let found = collected.map(|(pages, _)| pages.start.max(written.start)..pages.end.min(written.end));
-        policy.observe(found.filter(|pages| !pages.is_empty()), COSTS);
+        for (asked, _) in plans.iter().filter(|(_, plan)| *plan == Plan::Collect) {
+            let found = asked.start.max(written.start)..asked.end.min(written.end);
+            policy.observe(asked.clone(), std::iter::once(found).filter(|pages| !pages.is_empty()), COSTS);
+        }
         by_block
     }
 
     #[test]
     fn break_even_lies_where_faults_cost_as_much_as_copies() {
-        assert_eq!(COSTS.break_even(), 7);
-        assert_eq!(Costs { fault: 10_000.0, copy: 100.0 }.break_even(), 1);
-        assert_eq!(Costs { fault: 1.0, copy: 1000.0 }.break_even(), BLOCK);
+        assert_eq!(COSTS.break_even(BLOCK), 7);
+        assert_eq!(COSTS.break_even(2), 1);
+        assert_eq!(Costs { fault: 10_000.0, ..COSTS }.break_even(BLOCK), 1);
+        assert_eq!(Costs { fault: 1.0, ..COSTS }.break_even(BLOCK), BLOCK);
+    }
+
+    #[test]
+    fn what_is_cheaper_to_copy_than_to_ask_about_is_copied_always() {
+        let costs = Costs { scan: 1100.0, ..COSTS };
+        for (pages, plan) in [(1, Plan::Copy), (2, Plan::Copy), (3, Plan::Collect)] {
+            assert_eq!(Policy::new(pages, costs).plan(0..pages), [(0..pages, plan)]);
+        }
     }
 
     #[test]
     fn a_dense_block_is_copied_and_its_neighbours_are_not() {
-        let mut policy = Policy::new(4 * BLOCK);
+        let mut policy = Policy::new(4 * BLOCK, COSTS);
         for _ in 0..DENSE {
             assert_eq!(flush(&mut policy, BLOCK..2 * BLOCK), [Plan::Collect; 4]);
         }
@@ -264,7 +319,7 @@ mod tests {
 
     #[test]
     fn one_dense_flush_changes_nothing_nor_do_sparse_ones() {
-        let mut policy = Policy::new(4 * BLOCK);
+        let mut policy = Policy::new(4 * BLOCK, COSTS);
         for round in 0..20 {
             let written = if round % 2 == 0 { 0..BLOCK } else { 0..2 };
             assert_eq!(flush(&mut policy, written), [Plan::Collect; 4]);
@@ -272,8 +327,30 @@ mod tests {
     }
 
     #[test]
+    fn flushes_of_other_blocks_do_not_count() {
+        let mut policy = Policy::new(4 * BLOCK, COSTS);
+        // A ring: each block in turn, written whole and flushed alone.
+        for round in 0..4 * usize::from(DENSE) {
+            let block = round % 4;
+            let pages = block * BLOCK..(block + 1) * BLOCK;
+            assert_eq!(policy.plan(pages.clone()), [(pages.clone(), Plan::Collect)]);
+            policy.observe(pages.clone(), std::iter::once(pages), COSTS);
+        }
+        assert_eq!(policy.copied, 4);
+    }
+
+    #[test]
+    fn a_window_that_moves_on_leaves_no_block_copied() {
+        let mut policy = Policy::new(4 * BLOCK, COSTS);
+        for start in (BLOCK / 2..20 * BLOCK).step_by(BLOCK) {
+            let start = start % (3 * BLOCK);
+            assert_eq!(flush(&mut policy, start..start + BLOCK), [Plan::Collect; 4]);
+        }
+    }
+
+    #[test]
     fn a_block_that_calmed_down_finds_its_way_back() {
-        let mut policy = Policy::new(4 * BLOCK);
+        let mut policy = Policy::new(4 * BLOCK, COSTS);
         for _ in 0..DENSE {
             flush(&mut policy, 0..BLOCK);
         }
@@ -287,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_block_that_stays_dense_is_probed_ever_less_often() {
-        let mut policy = Policy::new(4 * BLOCK);
+        let mut policy = Policy::new(4 * BLOCK, COSTS);
         let plans: Vec<Plan> = (0..1000).map(|_| flush(&mut policy, 0..BLOCK)[0]).collect();
         let tracked = plans.iter().filter(|plan| **plan == Plan::Collect).count();
         let armed: Vec<usize> = (0..1000).filter(|&round| plans[round] == Plan::Arm).collect();
@@ -297,12 +374,12 @@ mod tests {
 
     #[test]
     fn plans_cover_the_range_in_order_whatever_came_before() {
-        let mut policy = Policy::new(100);
+        let mut policy = Policy::new(100, COSTS);
         for (start, end) in [(0, 100), (3, 40), (33, 34), (0, 100), (90, 100), (0, 100)] {
             let plans = policy.plan(start..end);
             assert!(plans[0].0.start <= start && plans.last().unwrap().0.end >= end);
             assert!(plans.windows(2).all(|pair| pair[0].0.end == pair[1].0.start));
-            policy.observe(std::iter::once(start..end), COSTS);
+            policy.observe(0..100, std::iter::once(start..end), COSTS);
         }
     }
 }
