@@ -269,10 +269,5 @@ fn shader(binding: Binding) -> Result<Vec<u32>, Failure> {
          @compute @workgroup_size(64)
          fn main(@builtin(global_invocation_id) id: vec3<u32>) {{ output[id.x] = {load} + 1u; }}"
     );
-    let module = naga::front::wgsl::parse_str(&source).map_err(|error| error.to_string())?;
-    let mut validator =
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
-    let info = validator.validate(&module).map_err(|error| format!("{error:?}"))?;
-    let options = naga::back::spv::Options::default();
-    Ok(naga::back::spv::write_vec(&module, &info, &options, None).map_err(|error| error.to_string())?)
+    Ok(tidemark_tests::compile_shader(&source)?)
 }

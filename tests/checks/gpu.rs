@@ -1,7 +1,7 @@
 //! A device, buffers, and command buffers: what every check needs.
 
-use ash::{Entry, Instance, vk};
-use std::ffi::c_void;
+use ash::vk;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::Failure;
@@ -18,80 +18,27 @@ pub(crate) const COPIES: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
 /// Ten seconds: far longer than any of these batches takes.
 pub(crate) const LONG: u64 = 10_000_000_000;
 
-/// The first physical device, with one queue that can copy.
+/// The device, and command buffers for it.
 pub(crate) struct Gpu {
-    pub(crate) device: ash::Device,
-    pub(crate) queue: vk::Queue,
-    pub(crate) memory: vk::PhysicalDeviceMemoryProperties,
-    pub(crate) instance: Instance,
-    pub(crate) physical: vk::PhysicalDevice,
-    pub(crate) has_buffer_device_address: bool,
+    base: tidemark_tests::Gpu,
     pool: vk::CommandPool,
-    /// The loader stays loaded as long as anything made by it.
-    _entry: Entry,
+}
+
+impl Deref for Gpu {
+    type Target = tidemark_tests::Gpu;
+
+    fn deref(&self) -> &Self::Target {
+        &self.base
+    }
 }
 
 impl Gpu {
     pub(crate) fn new() -> Result<Arc<Self>, Failure> {
-        let entry = load()?;
-        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
-        let info = vk::InstanceCreateInfo::default().application_info(&application);
-        // SAFETY: valid create infos, here and below; handles are destroyed in `drop`, in reverse order.
-        let instance = unsafe { entry.create_instance(&info, None) }?;
-        // SAFETY: a live instance.
-        let physical = unsafe { instance.enumerate_physical_devices() }?;
-        let physical = *physical.first().ok_or_else(|| "no Vulkan device".to_string())?;
-        let priorities = [1.0];
-        let queues =
-            [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
-        let mut offered = vk::PhysicalDeviceVulkan12Features::default();
-        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut offered);
-        // SAFETY: a device of the live instance.
-        unsafe { instance.get_physical_device_features2(physical, &mut features) };
-        let has_buffer_device_address = offered.buffer_device_address == vk::TRUE;
-        let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default()
-            .timeline_semaphore(true)
-            .buffer_device_address(has_buffer_device_address)
-            .descriptor_binding_storage_buffer_update_after_bind(
-                offered.descriptor_binding_storage_buffer_update_after_bind == vk::TRUE,
-            );
-        let mut vulkan13 = vk::PhysicalDeviceVulkan13Features::default().synchronization2(true);
-        let info = vk::DeviceCreateInfo::default()
-            .queue_create_infos(&queues)
-            .push_next(&mut vulkan12)
-            .push_next(&mut vulkan13);
-        // SAFETY: features that every device of Vulkan 1.3 has.
-        let device = unsafe { instance.create_device(physical, &info, None) }?;
-        // SAFETY: the queue asked for above.
-        let queue = unsafe { device.get_device_queue(0, 0) };
+        let base = tidemark_tests::Gpu::new()?;
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(0);
-        // SAFETY: a live device.
-        let pool = unsafe { device.create_command_pool(&info, None) }?;
-        // SAFETY: a device of the live instance.
-        let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
-        Ok(Arc::new(Self {
-            device,
-            queue,
-            memory,
-            instance,
-            physical,
-            has_buffer_device_address,
-            pool,
-            _entry: entry,
-        }))
-    }
-
-    /// A memory type with all of `wanted` and none of `unwanted`, out of `bits`.
-    pub(crate) fn memory_type(
-        &self,
-        bits: u32,
-        wanted: vk::MemoryPropertyFlags,
-        unwanted: vk::MemoryPropertyFlags,
-    ) -> Option<u32> {
-        (0..).zip(self.memory.memory_types_as_slice()).find_map(|(index, memory_type)| {
-            let flags = memory_type.property_flags;
-            (bits >> index & 1 == 1 && flags.contains(wanted) && !flags.intersects(unwanted)).then_some(index)
-        })
+        // SAFETY: a live device; the pool is destroyed in `drop`.
+        let pool = unsafe { base.device.create_command_pool(&info, None) }?;
+        Ok(Arc::new(Self { base, pool }))
     }
 
     /// A coherent buffer of `size` bytes for copies, mapped, with zeros in it.
@@ -241,19 +188,6 @@ impl Gpu {
         Ok(unsafe { self.device.queue_submit(self.queue, &submits, fence) }?)
     }
 
-    pub(crate) fn fence(&self) -> Result<vk::Fence, Failure> {
-        // SAFETY: a live device.
-        Ok(unsafe { self.device.create_fence(&vk::FenceCreateInfo::default(), None) }?)
-    }
-
-    pub(crate) fn timeline(&self) -> Result<vk::Semaphore, Failure> {
-        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
-        // SAFETY: a live device with the feature enabled.
-        Ok(unsafe {
-            self.device.create_semaphore(&vk::SemaphoreCreateInfo::default().push_next(&mut kind), None)
-        }?)
-    }
-
     pub(crate) fn wait_idle(&self) -> Result<(), Failure> {
         // SAFETY: no other thread submits.
         Ok(unsafe { self.device.device_wait_idle() }?)
@@ -266,8 +200,6 @@ impl Drop for Gpu {
         unsafe {
             let _ = self.device.device_wait_idle();
             self.device.destroy_command_pool(self.pool, None);
-            self.device.destroy_device(None);
-            self.instance.destroy_instance(None);
         }
     }
 }
@@ -390,23 +322,4 @@ impl Drop for Buffer {
 fn pattern(seed: u8, offset: usize) -> u8 {
     let bytes = offset.wrapping_mul(31).to_le_bytes();
     (bytes[0] ^ bytes[1] ^ bytes[2]).wrapping_add(seed)
-}
-
-/// Opens the Vulkan loader.
-fn load() -> Result<Entry, Failure> {
-    // SAFETY: opening a library runs its initialisers; the loader's may run in any process.
-    let library = unsafe { libc::dlopen(c"libvulkan.so.1".as_ptr(), libc::RTLD_NOW) };
-    if library.is_null() {
-        return Err("libvulkan.so.1 cannot be opened: run tests/setup".to_string().into());
-    }
-    // SAFETY: a handle that is never closed.
-    let symbol = unsafe { libc::dlsym(library, c"vkGetInstanceProcAddr".as_ptr()) };
-    if symbol.is_null() {
-        return Err("libvulkan.so.1 has no vkGetInstanceProcAddr".to_string().into());
-    }
-    // SAFETY: the loader's symbol of this name has this type.
-    let get_instance_proc_addr =
-        unsafe { std::mem::transmute::<*mut c_void, vk::PFN_vkGetInstanceProcAddr>(symbol) };
-    // SAFETY: the loader's own function.
-    Ok(unsafe { Entry::from_static_fn(ash::StaticFn { get_instance_proc_addr }) })
 }

@@ -9,6 +9,7 @@
 mod built;
 mod display;
 mod driver;
+mod gpu;
 mod library;
 mod picture;
 mod run;
@@ -18,6 +19,7 @@ mod x11;
 pub use built::{binary, driver_library, example};
 pub use display::{Weston, Xvfb};
 pub use driver::{Driver, write_manifest};
+pub use gpu::{Gpu, compile_shader};
 pub use library::Library;
 pub use picture::{Difference, Picture};
 pub use run::{Outcome, expect_failure, expect_success, find_program, program, run};
