@@ -36,9 +36,9 @@ pub(crate) struct Coherence {
     pub(crate) arena: Arena,
     /// Every allocation of an emulated type.
     pub(crate) memories: RwLock<HandleMap<Arc<Memory>>>,
-    /// Those that any batch may use.
+    /// Those that any batch may use, by [`Memory::key`].
     reachable: RwLock<HandleMap<Arc<Memory>>>,
-    /// Those that batches in flight use.
+    /// Those that batches in flight use, likewise.
     active: Mutex<HandleMap<Arc<Memory>>>,
     pub(crate) progress: Mutex<Progress>,
     pub(crate) buffers: RwLock<HandleMap<Arc<Buffer>>>,
@@ -90,19 +90,20 @@ impl Coherence {
 
     /// From now on any batch may use `memory`.
     pub(crate) fn make_reachable(&self, memory: &Arc<Memory>) {
-        self.reachable.exclusive().insert(memory.handle.as_raw(), memory.clone());
+        self.reachable.exclusive().insert(memory.key(), memory.clone());
     }
 
     /// `memory` is used by batches in flight.
     pub(crate) fn make_active(&self, memory: &Arc<Memory>) {
-        self.active.hold().insert(memory.handle.as_raw(), memory.clone());
+        self.active.hold().insert(memory.key(), memory.clone());
     }
 
     /// Forgets a memory that is freed.
     pub(crate) fn forget(&self, memory: vk::DeviceMemory) -> Option<Arc<Memory>> {
-        self.reachable.exclusive().remove(&memory.as_raw());
-        self.active.hold().remove(&memory.as_raw());
-        self.memories.exclusive().remove(&memory.as_raw())
+        let memory = self.memories.exclusive().remove(&memory.as_raw())?;
+        self.reachable.exclusive().remove(&memory.key());
+        self.active.hold().remove(&memory.key());
+        Some(memory)
     }
 
     /// Reachable memory that was ever mapped.
@@ -259,7 +260,7 @@ impl Device {
                 }
                 let mut active = coherence.active.hold();
                 if memory.drop_uses(&done) {
-                    active.remove(&memory.handle.as_raw());
+                    active.remove(&memory.key());
                 }
             }
         });

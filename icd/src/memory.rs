@@ -13,6 +13,7 @@ use ash::vk::{self, Handle};
 use std::ffi::c_void;
 use std::ops::Range;
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tidemark_winsys::telemetry::Counter;
 use tidemark_winsys::{Contents, LockExt, Mirror, RwLockExt};
@@ -27,6 +28,7 @@ pub(crate) struct Memory {
     is_external: bool,
     /// Batches submitted without a note of what they use, when this was allocated.
     unnoted_before: u64,
+    is_freed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -46,6 +48,17 @@ const IN_FLIGHT: usize = 32;
 impl Memory {
     pub(crate) fn len(&self) -> usize {
         self.size
+    }
+
+    /// What tells it from any other memory, past its end: the driver may give its handle to a new one, while commands and
+    /// descriptors still hold on to this.
+    pub(crate) fn key(self: &Arc<Self>) -> u64 {
+        Arc::as_ptr(self) as u64
+    }
+
+    /// Whether vkFreeMemory was called for it.
+    pub(crate) fn is_freed(&self) -> bool {
+        self.is_freed.load(Ordering::Acquire)
     }
 
     pub(crate) fn mirror(&self) -> Option<Arc<Mirror>> {
@@ -198,6 +211,7 @@ pub(crate) unsafe fn allocate(
         backing_is_coherent,
         is_external,
         unnoted_before: coherence.progress.hold().unnoted,
+        is_freed: AtomicBool::new(false),
         state: Mutex::new(State {
             mirror: None,
             contents: if is_external { Contents::Defined } else { Contents::Undefined },
@@ -244,6 +258,7 @@ pub(crate) unsafe fn free(
     if let Some(coherence) = &state.coherence
         && let Some(emulated) = coherence.forget(memory)
     {
+        emulated.is_freed.store(true, Ordering::Release);
         // Buffers and descriptor sets may know the memory for longer. Its mirror ends here, and waits for flushes and
         // readbacks in progress.
         let mirror = emulated.state.hold().mirror.take();

@@ -5,7 +5,6 @@ use crate::command_buffer::CommandBuffer;
 use crate::descriptor_set::DescriptorSet;
 use crate::memory::Memory;
 use crate::tables::HandleMap;
-use ash::vk::Handle;
 use std::ops::Range;
 use std::sync::Arc;
 use tidemark_winsys::LockExt;
@@ -102,6 +101,7 @@ impl References {
 /// The emulated memory a batch may use.
 #[derive(Default)]
 pub(crate) struct Uses {
+    /// By [`Memory::key`].
     pub(crate) memories: HandleMap<(Arc<Memory>, Ranges)>,
     pub(crate) everything: bool,
 }
@@ -114,11 +114,13 @@ pub(crate) struct Ranges {
 }
 
 impl Uses {
+    /// Bytes of a memory. One that was freed may still be named, by descriptors that nothing uses any more.
     pub(crate) fn add(&mut self, memory: &Arc<Memory>, range: Range<u64>, access: Access) {
-        let (_, ranges) = self
-            .memories
-            .entry(memory.handle.as_raw())
-            .or_insert_with(|| (memory.clone(), Ranges::default()));
+        if memory.is_freed() {
+            return;
+        }
+        let (_, ranges) =
+            self.memories.entry(memory.key()).or_insert_with(|| (memory.clone(), Ranges::default()));
         ranges.of(access).push(range);
     }
 

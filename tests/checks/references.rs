@@ -41,6 +41,9 @@ fn run_rounds(adder: &Adder, mut submit: impl FnMut(u32) -> Result<(), Failure>)
 
 fn add(binding: Binding) -> Verdict {
     let gpu = Gpu::new()?;
+    if binding == Binding::UpdateAfterBind && !gpu.has_update_after_bind {
+        return Ok(Outcome::Skipped("no storage buffer may be updated after it was bound"));
+    }
     let adder = Adder::new(&gpu, binding)?;
     let commands = gpu.record(|commands| adder.dispatch(commands))?;
     if binding == Binding::UpdateAfterBind {

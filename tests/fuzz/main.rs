@@ -1,7 +1,7 @@
 //! `coherency-fuzz`: plays random programs on the Vulkan driver that the loader finds, and compares every byte the host
 //! may look at with a model.
 //!
-//! It knows nothing of Tidemark. Programs are valid by Vulkan's rules, but that most leave out the barrier to the host,
+//! It knows nothing of Tidemark. Programs are valid by Vulkan's rules, but that some leave out the barrier to the host,
 //! as many applications do. A seed stands for a program: `--seed N --programs 1` plays it again.
 //!
 //! `coherency-fuzz [--seed N] [--seconds S] [--programs N] [--ops N] [--only NUMBERS] [--verbose]` begins with seed N (1)

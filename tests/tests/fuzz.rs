@@ -38,7 +38,7 @@ fn seconds(share: f64) -> f64 {
 #[test]
 fn nothing_is_found_with_any_tracker() {
     let driver = Driver::tidemark();
-    for (tracker, share) in [("write-protect", 4.0 / 6.0), ("compare", 1.0 / 6.0), ("copy-all", 1.0 / 6.0)] {
+    for (tracker, share) in [("auto", 0.4), ("write-protect", 0.3), ("compare", 0.15), ("copy-all", 0.15)] {
         println!("{tracker}:");
         let outcome = expect_nothing_found(&driver.clone().with("TIDEMARK_TRACKER", tracker), seconds(share));
         // A fallback would have said so.
