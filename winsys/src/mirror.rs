@@ -157,7 +157,9 @@ impl Mirror {
         let untracked = self.collect(self.pages_around(range), &mut state);
         let written = std::mem::take(&mut state.written);
         let mut traffic = Traffic { untracked, ..Traffic::default() };
-        let start = Instant::now();
+        let pages: usize = written.iter().map(|span| span.len() / page_size()).sum();
+        // A few pages tell little, and the clock costs as much as one of them.
+        let start = (state.policy.is_some() && pages >= BLOCK).then(Instant::now);
         for span in &written {
             let pages = self.pages_of(span);
             traffic.pages += pages.len() as u64;
@@ -169,9 +171,7 @@ impl Mirror {
                 traffic.bytes += self.flush_run(run, is_shared) as u64;
             }
         }
-        if let Some((_, costs)) = &mut state.policy
-            && traffic.pages >= BLOCK as u64
-        {
+        if let (Some((_, costs)), Some(start)) = (&mut state.policy, start) {
             costs.observe_copy(start.elapsed(), traffic.pages);
         }
         traffic.pages -= untracked;
