@@ -37,27 +37,43 @@ unsafe fn add_arrays(
     }
 }
 
-/// vkCmdBindVertexBuffers.
-///
-/// # Safety
-/// As the specification demands.
-pub(crate) unsafe fn bind_vertex_buffers(
-    commands: vk::CommandBuffer,
-    first: u32,
-    count: u32,
-    buffers: *const vk::Buffer,
-    offsets: *const vk::DeviceSize,
-) {
-    record(
-        commands,
-        |fns| fns.vkCmdBindVertexBuffers,
-        // SAFETY: valid arrays.
-        |coherence, references| unsafe {
-            add_arrays(coherence, references, count, buffers, offsets, std::ptr::null(), Read);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(commands, first, count, buffers, offsets) },
-    );
+/// Commands that name buffers by arrays of handles and offsets.
+macro_rules! arrays {
+    ($($(#[$doc:meta])* $name:ident: $command:ident, $access:expr;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            /// As the specification demands.
+            pub(crate) unsafe fn $name(
+                commands: vk::CommandBuffer,
+                first: u32,
+                count: u32,
+                buffers: *const vk::Buffer,
+                offsets: *const vk::DeviceSize,
+            ) {
+                record(
+                    commands,
+                    |fns| fns.$command,
+                    // SAFETY: valid arrays.
+                    |coherence, references| unsafe {
+                        add_arrays(coherence, references, count, buffers, offsets, std::ptr::null(), $access);
+                    },
+                    // SAFETY: the arguments are passed on as they came.
+                    |next| unsafe { next(commands, first, count, buffers, offsets) },
+                );
+            }
+        )*
+    };
+}
+
+arrays! {
+    /// vkCmdBindVertexBuffers.
+    bind_vertex_buffers: vkCmdBindVertexBuffers, Read;
+    /// vkCmdBeginTransformFeedbackEXT, which reads counters.
+    begin_transform_feedback: vkCmdBeginTransformFeedbackEXT, Read;
+    /// vkCmdEndTransformFeedbackEXT, which writes counters.
+    end_transform_feedback: vkCmdEndTransformFeedbackEXT, Write;
 }
 
 /// vkCmdBindVertexBuffers2.
@@ -265,52 +281,6 @@ pub(crate) unsafe fn bind_transform_feedback_buffers(
         },
         // SAFETY: the arguments are passed on as they came.
         |bind| unsafe { bind(commands, first, count, buffers, offsets, sizes) },
-    );
-}
-
-/// vkCmdBeginTransformFeedbackEXT, which reads counters.
-///
-/// # Safety
-/// As the specification demands.
-pub(crate) unsafe fn begin_transform_feedback(
-    commands: vk::CommandBuffer,
-    first: u32,
-    count: u32,
-    buffers: *const vk::Buffer,
-    offsets: *const vk::DeviceSize,
-) {
-    record(
-        commands,
-        |fns| fns.vkCmdBeginTransformFeedbackEXT,
-        // SAFETY: valid arrays.
-        |coherence, references| unsafe {
-            add_arrays(coherence, references, count, buffers, offsets, std::ptr::null(), Read);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |begin| unsafe { begin(commands, first, count, buffers, offsets) },
-    );
-}
-
-/// vkCmdEndTransformFeedbackEXT, which writes counters.
-///
-/// # Safety
-/// As the specification demands.
-pub(crate) unsafe fn end_transform_feedback(
-    commands: vk::CommandBuffer,
-    first: u32,
-    count: u32,
-    buffers: *const vk::Buffer,
-    offsets: *const vk::DeviceSize,
-) {
-    record(
-        commands,
-        |fns| fns.vkCmdEndTransformFeedbackEXT,
-        // SAFETY: valid arrays.
-        |coherence, references| unsafe {
-            add_arrays(coherence, references, count, buffers, offsets, std::ptr::null(), Write);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |end| unsafe { end(commands, first, count, buffers, offsets) },
     );
 }
 

@@ -1,8 +1,6 @@
 //! No tracking: every page is suspected, and comparison with the twin finds the bytes.
 
 use super::Tracker;
-use crate::Span;
-use std::io;
 
 pub(super) const NAME: &str = "compare";
 
@@ -18,18 +16,5 @@ impl Tracker for Compare {
 
     fn compares(&self) -> bool {
         true
-    }
-
-    fn attach(&self, _region: Span) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn arm(&self, _span: Span) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        written.push(span);
-        Ok(())
     }
 }

@@ -2,8 +2,6 @@
 //! nearly everything changes all the time.
 
 use super::Tracker;
-use crate::Span;
-use std::io;
 
 pub(super) const NAME: &str = "copy-all";
 
@@ -14,18 +12,5 @@ pub struct CopyAll;
 impl Tracker for CopyAll {
     fn name(&self) -> &'static str {
         NAME
-    }
-
-    fn attach(&self, _region: Span) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn arm(&self, _span: Span) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        written.push(span);
-        Ok(())
     }
 }
