@@ -187,16 +187,7 @@ impl Backing {
         let entry = unsafe { ash::Entry::from_static_fn(get) };
         // SAFETY: the create info is valid, and nothing else uses the instance.
         let instance = unsafe { entry.create_instance(&vk::InstanceCreateInfo::default(), None) }?;
-        // SAFETY: a live instance.
-        let devices = unsafe { instance.enumerate_physical_devices() };
-        let names = devices.map(|devices| {
-            let name = |device| {
-                // SAFETY: a device of the live instance.
-                let properties = unsafe { instance.get_physical_device_properties(device) };
-                properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned()
-            };
-            devices.into_iter().map(name).collect()
-        });
+        let names = device_names(&instance);
         // SAFETY: created above, and used by nobody any more.
         unsafe { instance.destroy_instance(None) };
         names
@@ -211,6 +202,21 @@ impl Backing {
     fn has_device(&self) -> bool {
         self.device_names().is_ok_and(|names| !names.is_empty())
     }
+}
+
+/// The names of a live instance's devices.
+///
+/// # Errors
+/// What vkEnumeratePhysicalDevices returned.
+pub fn device_names(instance: &ash::Instance) -> Result<Vec<String>, vk::Result> {
+    // SAFETY: a live instance.
+    let devices = unsafe { instance.enumerate_physical_devices() }?;
+    let name = |device| {
+        // SAFETY: a device of the live instance.
+        let properties = unsafe { instance.get_physical_device_properties(device) };
+        properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned()
+    };
+    Ok(devices.into_iter().map(name).collect())
 }
 
 fn open(library: &Path) -> Result<*mut c_void, String> {

@@ -252,9 +252,11 @@ impl Device {
         measured(Counter::ReadbackNanoseconds, || {
             for memory in active {
                 // Known before the bytes are looked at, so that whatever is dropped was looked at in full.
-                let done =
-                    memory.points().into_iter().filter(|point| coherence.progress.hold().is_done(*point));
-                let done: Vec<Point> = done.collect();
+                let mut done = memory.points();
+                {
+                    let progress = coherence.progress.hold();
+                    done.retain(|point| progress.is_done(*point));
+                }
                 if let (Some(mirror), ranges) = memory.in_flight() {
                     ranges.written.iter().for_each(|range| readback(&memory, &mirror, range.clone()));
                 }
@@ -277,18 +279,7 @@ pub(crate) fn flush(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
     if Config::get().debug.no_flush {
         return;
     }
-    count_flush(memory, mirror.flush(in_bytes(range)));
-}
-
-/// Prepares part of a memory for writes by the device.
-fn share(mirror: &Mirror, range: &Range<u64>) {
-    if Config::get().debug.no_share {
-        return;
-    }
-    profile().add(Counter::BytesFlushed, mirror.share(in_bytes(range.clone())).bytes);
-}
-
-fn count_flush(memory: &Memory, Traffic { pages, untracked, bytes }: Traffic) {
+    let Traffic { pages, untracked, bytes } = mirror.flush(in_bytes(range));
     if pages + untracked > 0 {
         log::trace!(
             "{:?}: {bytes} bytes flushed out of {pages} pages and {untracked} untracked",
@@ -298,6 +289,14 @@ fn count_flush(memory: &Memory, Traffic { pages, untracked, bytes }: Traffic) {
     profile().add(Counter::PagesUntracked, untracked);
     profile().add(Counter::PagesWritten, pages);
     profile().add(Counter::BytesFlushed, bytes);
+}
+
+/// Prepares part of a memory for writes by the device.
+fn share(mirror: &Mirror, range: &Range<u64>) {
+    if Config::get().debug.no_share {
+        return;
+    }
+    profile().add(Counter::BytesFlushed, mirror.share(in_bytes(range.clone())).bytes);
 }
 
 /// Reads back part of a memory.

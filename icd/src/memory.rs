@@ -96,9 +96,7 @@ impl Memory {
     /// The mirror, and all that batches in flight use.
     pub(crate) fn in_flight(&self) -> (Option<Arc<Mirror>>, Ranges) {
         let state = self.state.hold();
-        let mut all = Ranges::default();
-        state.in_flight.iter().for_each(|(_, ranges)| all.merge(ranges.clone()));
-        (state.mirror.clone(), all)
+        (state.mirror.clone(), Ranges::of_all(state.in_flight.iter().map(|(_, ranges)| ranges)))
     }
 
     /// The batches in flight.

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::progress::Point;
 use crate::tables::QUEUES;
 use ash::vk;
+use std::ffi::c_void;
 use std::slice;
 use std::sync::Arc;
 use tidemark_winsys::LockExt;
@@ -65,6 +66,25 @@ fn note_signals(coherence: &Coherence, point: Point, semaphores: &[vk::Semaphore
     }
 }
 
+/// The same, with the values that the chain of a submission has for timelines, if any.
+///
+/// # Safety
+/// `chain` must be null or a valid chain.
+unsafe fn note_timelines(
+    coherence: &Coherence,
+    point: Point,
+    semaphores: &[vk::Semaphore],
+    chain: *const c_void,
+) {
+    // SAFETY: the caller's promise; the structure comes with its array.
+    unsafe {
+        if let Some(timeline) = chain::find_input::<vk::TimelineSemaphoreSubmitInfo<'_>>(chain) {
+            let values = array(timeline.p_signal_semaphore_values, timeline.signal_semaphore_value_count);
+            note_signals(coherence, point, semaphores, values);
+        }
+    }
+}
+
 /// vkQueueSubmit.
 ///
 /// # Safety
@@ -84,14 +104,8 @@ pub(crate) unsafe fn submit(
             for submit in array(submits, count) {
                 let commands = array(submit.p_command_buffers, submit.command_buffer_count);
                 let point = device.before_batch(coherence, queue, commands.iter().copied());
-                if let Some(timeline) =
-                    chain::find_input::<vk::TimelineSemaphoreSubmitInfo<'_>>(submit.p_next)
-                {
-                    let values =
-                        array(timeline.p_signal_semaphore_values, timeline.signal_semaphore_value_count);
-                    let semaphores = array(submit.p_signal_semaphores, submit.signal_semaphore_count);
-                    note_signals(coherence, point, semaphores, values);
-                }
+                let signals = array(submit.p_signal_semaphores, submit.signal_semaphore_count);
+                note_timelines(coherence, point, signals, submit.p_next);
             }
         },
         // SAFETY: the arguments are passed on as they came.
@@ -165,13 +179,8 @@ pub(crate) unsafe fn bind_sparse(
                     coherence.make_reachable(&memory);
                 }
                 let point = device.before_batch(coherence, queue, std::iter::empty());
-                if let Some(timeline) = chain::find_input::<vk::TimelineSemaphoreSubmitInfo<'_>>(bind.p_next)
-                {
-                    let values =
-                        array(timeline.p_signal_semaphore_values, timeline.signal_semaphore_value_count);
-                    let semaphores = array(bind.p_signal_semaphores, bind.signal_semaphore_count);
-                    note_signals(coherence, point, semaphores, values);
-                }
+                let signals = array(bind.p_signal_semaphores, bind.signal_semaphore_count);
+                note_timelines(coherence, point, signals, bind.p_next);
             }
         },
         // SAFETY: the arguments are passed on as they came.

@@ -132,8 +132,7 @@ impl Uses {
     /// Joins ranges that overlap or nearly touch.
     pub(crate) fn joined(mut self) -> Self {
         for (_, ranges) in self.memories.values_mut() {
-            join(&mut ranges.read);
-            join(&mut ranges.written);
+            ranges.join();
         }
         self
     }
@@ -152,10 +151,25 @@ impl Ranges {
         }
     }
 
+    /// The ranges of all of them together.
+    pub(crate) fn of_all<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let mut together = Self::default();
+        for ranges in all {
+            together.read.extend_from_slice(&ranges.read);
+            together.written.extend_from_slice(&ranges.written);
+        }
+        together.join();
+        together
+    }
+
     /// Takes in another's ranges.
     pub(crate) fn merge(&mut self, other: Self) {
         self.read.extend(other.read);
         self.written.extend(other.written);
+        self.join();
+    }
+
+    fn join(&mut self) {
         join(&mut self.read);
         join(&mut self.written);
     }

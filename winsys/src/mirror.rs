@@ -34,14 +34,6 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-impl std::ops::AddAssign for Traffic {
-    fn add_assign(&mut self, other: Self) {
-        self.pages += other.pages;
-        self.untracked += other.untracked;
-        self.bytes += other.bytes;
-    }
-}
-
 /// Device memory as the CPU reaches it.
 ///
 /// # Safety

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use vulkan_tidemark::backing::Backing;
+use vulkan_tidemark::backing::{Backing, device_names};
 
 /// The hidden subcommand.
 pub(crate) const COMMAND: &str = "__probe";
@@ -196,16 +196,7 @@ fn application_answer(entry: &ash::Entry) -> Result<Answer, String> {
     let instance = unsafe { entry.create_instance(&info, None) };
     let instance =
         instance.map_err(|error| format!("an application cannot create an instance: {error:?}"))?;
-    // SAFETY: a live instance.
-    let devices = unsafe { instance.enumerate_physical_devices() };
-    let names = devices.map(|devices| {
-        let name = |device| {
-            // SAFETY: a device of the live instance.
-            let properties = unsafe { instance.get_physical_device_properties(device) };
-            properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned()
-        };
-        devices.into_iter().map(name).collect()
-    });
+    let names = device_names(&instance);
     // SAFETY: created above, and used by nobody any more.
     unsafe { instance.destroy_instance(None) };
     Ok(names.into())
