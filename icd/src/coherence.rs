@@ -28,12 +28,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
 use tidemark_winsys::telemetry::{Counter, Profile};
-use tidemark_winsys::tracker::{self, Choice, Tracker};
-use tidemark_winsys::{Arena, LockExt, Mirror, RwLockExt, Traffic};
+use tidemark_winsys::tracker::{self, Choice};
+use tidemark_winsys::{Arena, Costs, LockExt, Mirror, RwLockExt, Traffic};
 
 /// The emulated memory of a device, and what leads to it.
 pub(crate) struct Coherence {
     pub(crate) arena: Arena,
+    pub(crate) costs: Option<Costs>,
     /// Every allocation of an emulated type.
     pub(crate) memories: RwLock<HandleMap<Arc<Memory>>>,
     /// Those that any batch may use, by [`Memory::key`].
@@ -55,8 +56,10 @@ impl Coherence {
         let tracker = tracker::select(choice);
         log::info!("{name}: tracking writes by {}", tracker.name());
         start_profile(name, tracker.name());
+        let arena = Arena::new(tracker);
         Self {
-            arena: arena(tracker, choice),
+            costs: costs(&arena, choice),
+            arena,
             memories: RwLock::default(),
             reachable: RwLock::default(),
             active: Mutex::default(),
@@ -133,17 +136,15 @@ impl Coherence {
     }
 }
 
-/// Where host memory comes from. Left to itself, it chooses block by block what to track; a tracker that was asked for is
-/// the only one.
-fn arena(tracker: Arc<dyn Tracker>, choice: Choice) -> Arena {
-    let arena = Arena::new(tracker.clone());
-    if choice != Choice::Auto || tracker.compares() {
-        return arena;
+/// What tracking costs, if mirrors are to choose by it what to track. A tracker that was asked for is the only one.
+fn costs(arena: &Arena, choice: Choice) -> Option<Costs> {
+    if choice != Choice::Auto || arena.tracker().compares() {
+        return None;
     }
-    arena.adaptive().unwrap_or_else(|error| {
-        log::warn!("cannot measure what tracking costs ({error}): tracking everything");
-        Arena::new(tracker)
-    })
+    Costs::measure(arena)
+        .inspect(|costs| log::debug!("{costs:?}"))
+        .inspect_err(|error| log::warn!("cannot measure what tracking costs ({error}): tracking everything"))
+        .ok()
 }
 
 /// Lets the profile show a device that has nothing emulated.
@@ -279,12 +280,16 @@ pub(crate) fn flush(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
     if Config::get().debug.no_flush {
         return;
     }
-    let Traffic { pages, untracked, bytes } = mirror.flush(in_bytes(range));
+    let Traffic { pages, untracked, bytes, switch } = mirror.flush(in_bytes(range));
     if pages + untracked > 0 {
         log::trace!(
             "{:?}: {bytes} bytes flushed out of {pages} pages and {untracked} untracked",
             memory.handle
         );
+    }
+    if let Some(switch) = switch {
+        log::debug!("{:?}: {switch}", memory.handle);
+        profile().add(Counter::Switches, 1);
     }
     profile().add(Counter::PagesUntracked, untracked);
     profile().add(Counter::PagesWritten, pages);

@@ -155,7 +155,9 @@ impl Memory {
         contents: Contents,
     ) -> Result<Arc<Mirror>, vk::Result> {
         let aperture = Aperture::new(device, self.handle, self.size, self.backing_is_coherent)?;
-        Mirror::new(&coherence.arena, Box::new(aperture), contents).map(Arc::new).map_err(|error| {
+        let device_memory = Box::new(aperture);
+        let mirror = Mirror::new(&coherence.arena, coherence.costs, device_memory, contents);
+        mirror.map(Arc::new).map_err(|error| {
             log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);
             if let Some(unmap) = device.next.vkUnmapMemory {
                 // SAFETY: mapped for the aperture, which is gone.

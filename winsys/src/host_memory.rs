@@ -22,7 +22,6 @@
 use crate::Span;
 use crate::kernel;
 use crate::page_size;
-use crate::policy::Costs;
 use crate::sync::LockExt;
 use crate::tracker::Tracker;
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
@@ -40,28 +39,13 @@ const SMALL_CHUNK: usize = 256 << 20;
 /// Allocator of host memory. May be used from any thread.
 pub struct Arena {
     tracker: Arc<dyn Tracker>,
-    costs: Option<Costs>,
     chunks: Mutex<Vec<Arc<Chunk>>>,
 }
 
 impl Arena {
     /// An arena whose views `tracker` can watch.
     pub fn new(tracker: Arc<dyn Tracker>) -> Self {
-        Self { tracker, costs: None, chunks: Mutex::new(Vec::new()) }
-    }
-
-    /// The same, whose mirrors copy unasked what is cheaper to copy than to track, by costs measured now.
-    ///
-    /// # Errors
-    /// No memory, or the tracker's refusal.
-    pub fn adaptive(self) -> io::Result<Self> {
-        let costs = Costs::measure(&self)?;
-        Ok(Self { costs: Some(costs), ..self })
-    }
-
-    /// What tracking and copying cost, if mirrors are to choose by it.
-    pub fn costs(&self) -> Option<Costs> {
-        self.costs
+        Self { tracker, chunks: Mutex::new(Vec::new()) }
     }
 
     /// The tracker that watches this arena's views.

@@ -14,6 +14,7 @@
 //! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock the caller's
 //! [`DeviceMemory`] is called, which must not come back here.
 
+mod costs;
 mod diff;
 pub mod drm;
 mod host_memory;
@@ -25,9 +26,10 @@ mod sync;
 pub mod telemetry;
 pub mod tracker;
 
+pub use costs::Costs;
 pub use host_memory::{Arena, HostMemory};
 pub use mirror::{Contents, DeviceMemory, Mirror, Traffic};
-pub use policy::Costs;
+pub use policy::{Switch, Treatment};
 pub use sync::{LockExt, RwLockExt};
 
 /// Addresses, page-aligned at both ends.

@@ -10,11 +10,12 @@
 //! was read, and is in this flush, or marks the page again, and is in the next.
 
 use crate::Span;
+use crate::costs::Costs;
 use crate::diff;
 use crate::host_memory::{Arena, HostMemory};
 use crate::page_set::PageSet;
 use crate::page_size;
-use crate::policy::{BLOCK, Costs, Plan, Policy};
+use crate::policy::{Plan, Policy, Switch, Treatment};
 use crate::sync::LockExt;
 use crate::tracker::Tracker;
 use std::io;
@@ -32,6 +33,8 @@ pub struct Traffic {
     pub untracked: u64,
     /// Bytes that were copied: those that had changed, or whole pages that only the host writes.
     pub bytes: u64,
+    /// What the policy made of it, if that is news.
+    pub switch: Option<Switch>,
 }
 
 /// Device memory as the CPU reaches it.
@@ -90,17 +93,29 @@ struct State {
     /// Pages the device may write, which have a twin.
     shared: PageSet,
     /// What to ask the tracker about, and what to copy unasked. Without it everything is asked about.
-    policy: Option<(Policy, Costs)>,
-    /// Kept for its capacity.
+    policy: Option<Policy>,
+    /// Flushes so far.
+    flushes: u32,
+    /// Kept for their capacity.
     written: Vec<Span>,
+    plans: Vec<(Range<usize>, Plan)>,
 }
 
+/// One in so many flushes has its copying timed, if it is of as many pages: the clock costs as much as one page.
+const TIMED: u32 = 8;
+
 impl Mirror {
-    /// A mirror of device memory. If its contents are defined, the view shows them from the start.
+    /// A mirror of device memory. If its contents are defined, the view shows them from the start. Given what tracking
+    /// costs, it copies unasked what is cheaper to copy than to track.
     ///
     /// # Errors
     /// No host memory left.
-    pub fn new(arena: &Arena, device: Box<dyn DeviceMemory>, contents: Contents) -> io::Result<Self> {
+    pub fn new(
+        arena: &Arena,
+        costs: Option<Costs>,
+        device: Box<dyn DeviceMemory>,
+        contents: Contents,
+    ) -> io::Result<Self> {
         let len = device.len();
         let host = arena.allocate(len)?;
         let tracker = arena.tracker().clone();
@@ -116,8 +131,16 @@ impl Mirror {
         if contents == Contents::Defined {
             shared.insert(0..pages);
         }
-        let policy = arena.costs().map(|costs| (Policy::new(pages, costs), costs));
-        let state = Mutex::new(State { alive: true, watched, touched, shared, policy, written: Vec::new() });
+        let state = Mutex::new(State {
+            alive: true,
+            watched,
+            touched,
+            shared,
+            policy: costs.map(|costs| Policy::new(pages, costs)),
+            flushes: 0,
+            written: Vec::new(),
+            plans: Vec::new(),
+        });
         let mirror = Self { host, device, len, tracker, state };
         // View and twin are zeros: what the device memory holds already differs from them, and comes over.
         mirror.readback(0..len);
@@ -139,6 +162,11 @@ impl Mirror {
         self.len == 0
     }
 
+    /// How it is treated; `None` if everything is asked about.
+    pub fn treatment(&self) -> Option<Treatment> {
+        self.state.hold().policy.as_ref().map(Policy::treatment)
+    }
+
     /// Brings what the host wrote to the device: at least the writes that happened before this call, to any
     /// page that `range` (bytes; clipped) touches.
     pub fn flush(&self, range: Range<usize>) -> Traffic {
@@ -146,12 +174,11 @@ impl Mirror {
         if !state.alive {
             return Traffic::default();
         }
-        let untracked = self.collect(self.pages_around(range), &mut state);
+        let mut traffic = self.collect(self.pages_around(range), &mut state);
         let written = std::mem::take(&mut state.written);
-        let mut traffic = Traffic { untracked, ..Traffic::default() };
-        let pages: usize = written.iter().map(|span| span.len() / page_size()).sum();
-        // A few pages tell little, and the clock costs as much as one of them.
-        let start = (state.policy.is_some() && pages >= BLOCK).then(Instant::now);
+        let untracked = traffic.untracked;
+        state.flushes = state.flushes.wrapping_add(1);
+        let start = (state.policy.is_some() && state.flushes.is_multiple_of(TIMED)).then(Instant::now);
         for span in &written {
             let pages = self.pages_of(span);
             traffic.pages += pages.len() as u64;
@@ -163,8 +190,10 @@ impl Mirror {
                 traffic.bytes += self.flush_run(run, is_shared) as u64;
             }
         }
-        if let (Some((_, costs)), Some(start)) = (&mut state.policy, start) {
-            costs.observe_copy(start.elapsed(), traffic.pages);
+        if let (Some(policy), Some(start)) = (&mut state.policy, start)
+            && traffic.pages >= u64::from(TIMED)
+        {
+            policy.costs().observe_copy(start.elapsed(), traffic.pages);
         }
         traffic.pages -= untracked;
         state.written = written;
@@ -239,12 +268,12 @@ impl Mirror {
     }
 
     /// Finds what was written in `pages`, into `state.written`: what the tracker reports, and what the policy takes for
-    /// written. Returns the number of the latter pages.
-    fn collect(&self, pages: Range<usize>, state: &mut State) -> u64 {
+    /// written. Returns the number of the latter pages, and what is new about the policy.
+    fn collect(&self, pages: Range<usize>, state: &mut State) -> Traffic {
         state.written.clear();
         if state.watched {
             match self.collect_tracked(pages.clone(), state) {
-                Ok(untracked) => return untracked,
+                Ok(traffic) => return traffic,
                 Err(error) => {
                     // The kernel may have dropped part of the tracking (the application moved or unmapped the view,
                     // say). From here on nothing is known: suspect everything, for good.
@@ -261,23 +290,24 @@ impl Mirror {
         if !pages.is_empty() {
             state.written.push(self.span_of(pages));
         }
-        0
+        Traffic::default()
     }
 
-    fn collect_tracked(&self, pages: Range<usize>, state: &mut State) -> io::Result<u64> {
-        let State { policy, written, .. } = state;
-        let Some((policy, costs)) = policy else {
+    fn collect_tracked(&self, pages: Range<usize>, state: &mut State) -> io::Result<Traffic> {
+        let State { policy, written, plans, .. } = state;
+        let Some(policy) = policy else {
             self.tracker.collect(self.span_of(pages), written)?;
-            return Ok(0);
+            return Ok(Traffic::default());
         };
         let mut untracked = 0;
-        for (pages, plan) in policy.plan(pages) {
+        policy.plan(pages, plans);
+        for (pages, plan) in plans.drain(..) {
             let span = self.span_of(pages.clone());
             match plan {
                 Plan::Collect => {
                     let known = written.len();
                     self.tracker.collect(span, written)?;
-                    policy.observe(pages, written[known..].iter().map(|span| self.pages_of(span)), *costs);
+                    policy.observe(pages, written[known..].iter().map(|span| self.pages_of(span)));
                     continue;
                 }
                 // Before the copy: what is written after it must be seen.
@@ -287,7 +317,7 @@ impl Mirror {
             untracked += pages.len() as u64;
             written.push(span);
         }
-        Ok(untracked)
+        Ok(Traffic { untracked, switch: policy.conclude(), ..Traffic::default() })
     }
 
     /// Makes host view, twin and device memory agree on those of `pages` that are not shared yet. Returns the bytes

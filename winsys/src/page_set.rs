@@ -20,6 +20,12 @@ impl PageSet {
         }
     }
 
+    pub(crate) fn remove(&mut self, pages: Range<usize>) {
+        for (word, mask) in masks(pages) {
+            self.words[word] &= !mask;
+        }
+    }
+
     pub(crate) fn contains(&self, page: usize) -> bool {
         self.words[page / 64] >> (page % 64) & 1 == 1
     }
@@ -88,5 +94,18 @@ mod tests {
             }
             assert_eq!(at, range.end.max(range.start));
         }
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_nothing_else() {
+        let mut set = PageSet::new(300);
+        set.insert(0..300);
+        for pages in [3..5, 60..70, 128..192, 7..7] {
+            set.remove(pages);
+        }
+        let expected = [0..3, 5..60, 70..128, 192..300];
+        let left: Vec<Range<usize>> =
+            set.runs(0..300).filter(|(_, is_inside)| *is_inside).map(|(run, _)| run).collect();
+        assert_eq!(left, expected);
     }
 }

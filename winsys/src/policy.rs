@@ -1,140 +1,114 @@
-//! Policy: which blocks of pages are tracked, and which are simply copied.
+//! Policy: which pages of an allocation are tracked, and which are simply copied.
 //!
-//! A tracked page costs a fault for the first write after each flush; a page that is copied unasked costs the copy,
-//! written or not. So a block in which more than a certain share of the pages is written each time is cheaper left
-//! writable and copied whole. The share follows from what a fault and a copy cost on this machine. The first is
-//! measured at start-up, the second at every flush. Kernel drivers that weigh faults against scans of dirty bits switch
-//! at a tenth; against copies it is more like a third to a half.
+//! A tracked page costs a fault for its first write after each flush; a page that is copied unasked costs the copy,
+//! written or not. Kernel drivers that weigh faults against scans of dirty bits switch at a tenth of the pages; against
+//! copies it is more like a third to a half, and both prices depend on the machine and on how large the allocation is.
+//! So they are [measured](Costs), and the choice is made at two sizes:
 //!
-//! The choice is per block, not per allocation: applications put a few hot structures into large, mostly idle heaps.
-//! It changes after several flushes that agree, and a copied block is tracked again for a round now and then, at growing
-//! intervals, to see whether it is still worth it.
+//! - A *page* that was written at two flushes in a row is *hot*: it stays writable, and every flush copies it. The rest
+//!   of the allocation stays tracked. Applications put a few structures that change each time into large, mostly idle
+//!   heaps: this beats tracking all of it and copying all of it.
+//! - An *allocation* in which other pages are written each time has no hot pages, and tracking it may still cost more
+//!   than copying it whole. What tracking cost more, flush by flush, is added up; when that would have paid for a copy of
+//!   everything, everything is copied.
+//!
+//! Neither lasts. Some hot pages at a time are tracked again to see whether they are still written, and so is an
+//! allocation that is copied whole: soon at first, and in the end as often as a fiftieth of the time that copying takes
+//! pays for it.
 
-use crate::host_memory::Arena;
-use crate::page_size;
-use std::io;
+use crate::costs::Costs;
+use crate::page_set::PageSet;
+use std::fmt;
 use std::ops::Range;
-use std::ptr;
-use std::time::{Duration, Instant};
 
-/// Pages in a block: 64 KiB of 4 KiB pages. Small enough to follow hot structures, large enough that a scan's fixed
-/// cost is well below a copy of the block.
-pub(crate) const BLOCK: usize = 16;
+/// The share of copying's cost that goes into finding out whether it is still the right thing to do.
+const BUDGET: f32 = 0.02;
 
-/// Dense flushes in a row after which a block is copied. A window that moves through the allocation is in a block for two
-/// of them at its edges.
-const DENSE: u8 = 3;
+/// Hot pages that are tested at a time: a sixteenth of them, so that a test is no hitch, but at least so many, as each
+/// test has a fixed cost.
+const SLICE: usize = 32;
 
-/// Flushes for which a block is copied before it is tracked for one again: first, and at most.
-const INTERVALS: Range<u8> = 8..64;
+/// The share of a test's price that must be there for the first one. It doubles with each that most pages pass.
+const FIRST_TEST: f32 = 1.0 / 16.0;
 
-/// What things cost here, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Costs {
-    /// A first write to a protected page.
-    pub fault: f32,
-    /// A copy of a page to the device.
-    pub copy: f32,
-    /// Asking the tracker, however little about.
-    pub scan: f32,
-}
+/// Copies of everything that tracking may have saved so far at most, as far as the choice is concerned: an allocation that
+/// is rarely written, but then all of it, is not copied for that.
+const MEMORY: f32 = 16.0;
 
-impl Costs {
-    /// Written pages of a block of `pages` from which on it is cheaper to copy the whole of it.
-    fn break_even(self, pages: usize) -> usize {
-        // Every written page of a tracked block costs the fault and its copy.
-        let tracked = |written| in_pages(written) * (self.fault + self.copy);
-        (1..pages).find(|&written| tracked(written) >= in_pages(pages) * self.copy).unwrap_or(pages)
-    }
+/// Flushes for which an allocation is copied whole before it is tracked again: at first, and at most.
+const INTERVALS: Range<u32> = 8..1024;
 
-    /// Whether so few pages are cheaper to copy than to ask about.
-    fn never_asks_about(self, pages: usize) -> bool {
-        in_pages(pages) * self.copy <= self.scan
-    }
-
-    /// Takes in what copying `pages` in a flush just cost.
-    pub(crate) fn observe_copy(&mut self, time: Duration, pages: u64) {
-        let pages = u32::try_from(pages).unwrap_or(u32::MAX).max(1);
-        // An eighth of the new value, and not much at once: the thread may have been preempted in the middle.
-        self.copy += (nanoseconds(time / pages).min(self.copy * 2.0) - self.copy) / 8.0;
-    }
-
-    /// Measures on memory of `arena`, in about a millisecond.
-    ///
-    /// # Errors
-    /// No memory, or the tracker's refusal.
-    pub(crate) fn measure(arena: &Arena) -> io::Result<Self> {
-        const PAGES: u32 = 128;
-        let len = PAGES as usize * page_size();
-        let memory = arena.allocate(len)?;
-        let touch = || {
-            for at in (0..len).step_by(page_size()) {
-                // SAFETY: inside the allocation, which nobody else knows.
-                unsafe { memory.view().add(at).write_volatile(1) };
-            }
-        };
-        touch();
-        let mut best = Self { fault: f32::MAX, copy: f32::MAX, scan: f32::MAX };
-        for _ in 0..4 {
-            arena.tracker().arm(memory.span())?;
-            let start = Instant::now();
-            touch();
-            let touched = Instant::now();
-            // SAFETY: two parts of the allocation that do not overlap.
-            unsafe { ptr::copy_nonoverlapping(memory.alias(), memory.twin(), len) };
-            let copied = Instant::now();
-            arena.tracker().arm(memory.span())?;
-            let armed = Instant::now();
-            // Nothing was written since.
-            arena.tracker().collect(memory.span(), &mut Vec::new())?;
-            best.scan = best.scan.min(nanoseconds(armed.elapsed()));
-            best.fault = best.fault.min(nanoseconds((touched - start) / PAGES));
-            best.copy = best.copy.min(nanoseconds((copied - touched) / PAGES));
-        }
-        Ok(best)
-    }
-}
-
-/// How one allocation's blocks are treated.
+/// How one allocation's pages are treated.
 #[derive(Debug)]
 pub(crate) struct Policy {
     /// Pages of the allocation.
     pages: usize,
-    /// Whether it is so small that it is copied always.
-    is_tiny: bool,
-    blocks: Vec<Block>,
-    /// Tracked blocks with dense flushes behind them: the ones to look after when a flush finds nothing in them.
-    warm: Vec<usize>,
-    /// Blocks that are copied.
+    costs: Costs,
+    mode: Mode,
+    /// Pages that every flush copies. They are not watched.
+    hot: PageSet,
+    /// Tracked pages that were written when last asked about.
+    recent: PageSet,
+    test: Test,
+    /// Flushes to copy the whole for, next time.
+    interval: u32,
+    flush: Flush,
+}
+
+/// The choice for the allocation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    /// Too small to ask about: a copy is always cheaper.
+    Tiny,
+    /// Each page is tracked, or hot.
+    ByPage {
+        /// What tracking cost more than copies of everything would have, so far, in nanoseconds.
+        regret: f32,
+        /// Whether it is known which pages were written before.
+        is_settled: bool,
+        /// Whether it was copied whole before, and will be again unless tracking does better at once.
+        is_trial: bool,
+    },
+    /// All of it is copied, for so many more flushes.
+    Whole { left: u32 },
+}
+
+/// Tests of hot pages.
+#[derive(Debug)]
+struct Test {
+    /// Hot pages.
+    hot: usize,
+    /// What may be spent on the next one, in nanoseconds, and the share of its price that it takes.
+    credit: f32,
+    share: f32,
+    /// Where it starts, in pages.
+    hand: usize,
+    /// The pages in the present one, if there is one, and how many of them were hot.
+    slice: Range<usize>,
+    tested: usize,
+    /// How many of them were found hot again, once the tracker was asked.
+    passed: usize,
+    is_over: bool,
+    /// Few were: all others are tested next.
+    is_urgent: bool,
+}
+
+/// What the present flush comes to, in pages.
+#[derive(Debug, Default)]
+struct Flush {
+    all: usize,
+    asked: usize,
+    calls: usize,
     copied: usize,
-    /// Counts flushes.
-    round: u32,
+    /// Found written, by having been written before or not.
+    again: usize,
+    fresh: usize,
+    /// Where hot pages were put to the test, and how many.
+    slice: Range<usize>,
+    tested: usize,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Block {
-    treatment: Treatment,
-    /// Flushes to copy it for, next time.
-    interval: u8,
-    /// The flush that last found it dense.
-    dense_at: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Treatment {
-    /// Its pages are watched; so many flushes in a row found it dense.
-    Tracked { dense: u8 },
-    /// It is copied for so many more flushes.
-    Copied { left: u8 },
-}
-
-impl Default for Treatment {
-    fn default() -> Self {
-        Self::Tracked { dense: 0 }
-    }
-}
-
-/// What to do with some blocks at a flush.
+/// What to do with some pages at a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// Ask the tracker.
@@ -145,241 +119,272 @@ pub(crate) enum Plan {
     Arm,
 }
 
+/// How an allocation is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// It is so small that a copy costs less than to ask what was written.
+    Tiny,
+    /// Pages are tracked, but for those written each time.
+    ByPage {
+        /// The latter's number.
+        hot: usize,
+    },
+    /// It is copied whole: tracking would cost more.
+    Whole,
+}
+
+/// A change of an allocation's treatment, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// From now on.
+    pub to: Treatment,
+    /// Nanoseconds that a flush like this one costs if its pages are tracked, but for the hot ones.
+    pub by_page: u64,
+    /// .. and if all of it is copied.
+    pub whole: u64,
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, by_page, whole } = self;
+        match to {
+            Treatment::Whole => f.write_str("copied whole from now on")?,
+            Treatment::ByPage { hot } => write!(f, "tracked from now on, but for {hot} hot pages")?,
+            Treatment::Tiny => f.write_str("copied always")?,
+        }
+        write!(f, ": a flush costs {by_page} ns if tracked, {whole} ns if copied whole")
+    }
+}
+
+impl Test {
+    /// None yet.
+    fn new() -> Self {
+        Self {
+            hot: 0,
+            credit: 0.0,
+            share: FIRST_TEST,
+            hand: 0,
+            slice: 0..0,
+            tested: 0,
+            passed: 0,
+            is_over: false,
+            is_urgent: false,
+        }
+    }
+}
+
 impl Policy {
-    /// For an allocation of `pages` pages: all tracked.
+    /// For an allocation of `pages` pages: all tracked, if that can ever pay.
     pub(crate) fn new(pages: usize, costs: Costs) -> Self {
-        let block = Block { interval: INTERVALS.start, ..Block::default() };
+        let is_tiny = costs.copy(pages) <= costs.ask(pages);
+        let by_page = Mode::ByPage { regret: 0.0, is_settled: false, is_trial: false };
         Self {
             pages,
-            is_tiny: costs.never_asks_about(pages),
-            blocks: vec![block; pages.div_ceil(BLOCK)],
-            warm: Vec::new(),
-            copied: 0,
-            round: 0,
+            costs,
+            mode: if is_tiny { Mode::Tiny } else { by_page },
+            hot: PageSet::new(pages),
+            recent: PageSet::new(pages),
+            test: Test::new(),
+            interval: INTERVALS.start,
+            flush: Flush::default(),
         }
     }
 
-    /// Starts a flush of `pages`: what to do with which of them, in order. Blocks are taken whole.
-    pub(crate) fn plan(&mut self, pages: Range<usize>) -> Vec<(Range<usize>, Plan)> {
-        self.round = self.round.wrapping_add(1);
-        let blocks = pages.start / BLOCK..pages.end.div_ceil(BLOCK).min(self.blocks.len());
-        if self.is_tiny || self.copied == 0 {
-            let plan = if self.is_tiny { Plan::Copy } else { Plan::Collect };
-            return Vec::from([(self.pages_of(blocks), plan)]);
-        }
-        let mut plans: Vec<(Range<usize>, Plan)> = Vec::new();
-        for index in blocks {
-            let plan = self.plan_block(index);
-            let pages = self.pages_of(index..index + 1);
-            match plans.last_mut() {
-                Some((last, same)) if *same == plan => last.end = pages.end,
-                _ => plans.push((pages, plan)),
-            }
-        }
-        plans
+    pub(crate) fn costs(&mut self) -> &mut Costs {
+        &mut self.costs
     }
 
-    fn plan_block(&mut self, index: usize) -> Plan {
-        let block = &mut self.blocks[index];
-        match &mut block.treatment {
-            Treatment::Tracked { .. } => Plan::Collect,
-            Treatment::Copied { left: 0 } => {
-                // One more dense flush is then enough to go on copying, for longer.
-                block.treatment = Treatment::Tracked { dense: DENSE - 1 };
-                block.interval = block.interval.saturating_mul(2).min(INTERVALS.end);
-                self.warm.push(index);
-                self.copied -= 1;
-                Plan::Arm
+    pub(crate) fn treatment(&self) -> Treatment {
+        match self.mode {
+            Mode::Tiny => Treatment::Tiny,
+            Mode::ByPage { .. } => Treatment::ByPage { hot: self.test.hot },
+            Mode::Whole { .. } => Treatment::Whole,
+        }
+    }
+
+    /// Starts a flush of `pages`: what to do with which of them, in order.
+    pub(crate) fn plan(&mut self, pages: Range<usize>, plans: &mut Vec<(Range<usize>, Plan)>) {
+        plans.clear();
+        self.flush = Flush { all: pages.len(), ..Flush::default() };
+        match &mut self.mode {
+            Mode::Tiny => plans.push((pages, Plan::Copy)),
+            Mode::Whole { left: 0 } => {
+                self.mode = Mode::ByPage { regret: 0.0, is_settled: false, is_trial: true };
+                plans.push((pages, Plan::Arm));
             }
-            Treatment::Copied { left } => {
+            Mode::Whole { left } => {
                 *left -= 1;
-                Plan::Copy
+                plans.push((pages, Plan::Copy));
+            }
+            Mode::ByPage { .. } if self.test.hot == 0 => plans.push((pages, Plan::Collect)),
+            Mode::ByPage { .. } => self.plan_by_page(pages, plans),
+        }
+        for (pages, plan) in &*plans {
+            match plan {
+                Plan::Collect => self.flush.calls += 1,
+                Plan::Copy | Plan::Arm => self.flush.copied += pages.len(),
             }
         }
     }
 
-    /// The tracker was asked about `asked`, whole blocks, and found `written` there (ascending, in pages).
+    fn plan_by_page(&mut self, pages: Range<usize>, plans: &mut Vec<(Range<usize>, Plan)>) {
+        let slice = self.next_slice(&pages);
+        // So few pages between hot ones are cheaper to copy along than to ask about. They stay watched.
+        let gap = self.costs.worth_of_a_call();
+        let mut push = |pages: Range<usize>, plan| match plans.last_mut() {
+            Some((last, same)) if *same == plan => last.end = pages.end,
+            _ if !pages.is_empty() => plans.push((pages, plan)),
+            _ => {}
+        };
+        for (run, is_hot) in self.hot.runs(pages.clone()) {
+            if !is_hot {
+                let is_between = run.start > pages.start && run.end < pages.end;
+                push(run.clone(), if is_between && run.len() <= gap { Plan::Copy } else { Plan::Collect });
+                continue;
+            }
+            let (from, to) = (slice.start.clamp(run.start, run.end), slice.end.clamp(run.start, run.end));
+            push(run.start..from, Plan::Copy);
+            push(from..to, Plan::Arm);
+            push(to..run.end, Plan::Copy);
+        }
+        for (armed, _) in plans.iter().filter(|(_, plan)| *plan == Plan::Arm) {
+            self.test.hot -= armed.len();
+            self.hot.remove(armed.clone());
+            // Once more, and they are hot again.
+            self.recent.insert(armed.clone());
+        }
+    }
+
+    /// The pages among which hot ones are put to the test at this flush, if it is time to.
+    fn next_slice(&mut self, pages: &Range<usize>) -> Range<usize> {
+        let test = &mut self.test;
+        let size = if test.is_urgent { test.hot } else { (test.hot / 16).max(SLICE) };
+        let price = test.share * (self.costs.track(size.min(test.hot)) + self.costs.ask(0));
+        if test.credit < price && !test.is_urgent {
+            return 0..0;
+        }
+        let start = if pages.contains(&test.hand) { test.hand } else { pages.start };
+        let (mut end, mut count) = (start, 0);
+        for (run, is_hot) in self.hot.runs(start..pages.end) {
+            end = run.end;
+            if is_hot {
+                end = end.min(run.start + (size - count));
+                count += end - run.start;
+                if count == size {
+                    break;
+                }
+            }
+        }
+        test.hand = end;
+        if count > 0 {
+            (test.credit, test.is_urgent) = (0.0, false);
+            (self.flush.slice, self.flush.tested) = (start..end, count);
+        }
+        start..end
+    }
+
+    /// The tracker was asked about `asked`, and found `written` there (ascending, in pages).
     pub(crate) fn observe(
         &mut self,
         asked: Range<usize>,
-        written: impl Iterator<Item = Range<usize>>,
-        costs: Costs,
+        written: impl Iterator<Item = Range<usize>> + Clone,
     ) {
-        let mut current = (usize::MAX, 0);
-        for pages in written {
-            let mut at = pages.start;
-            while at < pages.end {
-                let index = at / BLOCK;
-                let end = pages.end.min((index + 1) * BLOCK);
-                if index != current.0 {
-                    self.observe_block(current, costs);
-                    current = (index, 0);
+        self.flush.asked += asked.len();
+        let slice = &self.test.slice;
+        self.test.is_over |= slice.start < asked.end && asked.start < slice.end;
+        for pages in written.clone() {
+            for (part, is_recent) in self.recent.runs(pages) {
+                if !is_recent {
+                    self.flush.fresh += part.len();
+                    continue;
                 }
-                current.1 += end - at;
-                at = end;
+                self.flush.again += part.len();
+                self.test.passed += slice.end.min(part.end).saturating_sub(slice.start.max(part.start));
+                self.hot.insert(part);
             }
         }
-        self.observe_block(current, costs);
-        self.cool_down(asked);
-    }
-
-    fn observe_block(&mut self, (index, written): (usize, usize), costs: Costs) {
-        let pages = self.pages_of(index..index.saturating_add(1)).len();
-        let Some(block) = self.blocks.get_mut(index) else { return };
-        let Treatment::Tracked { dense } = &mut block.treatment else { return };
-        if written < costs.break_even(pages) {
-            return;
-        }
-        block.dense_at = self.round;
-        *dense += 1;
-        if *dense >= DENSE {
-            block.treatment = Treatment::Copied { left: block.interval };
-            self.copied += 1;
-        } else if *dense == 1 {
-            self.warm.push(index);
+        self.recent.remove(asked);
+        for pages in written {
+            self.recent.insert(pages);
         }
     }
 
-    /// Blocks that were asked about, and that this flush did not find dense, start anew.
-    fn cool_down(&mut self, asked: Range<usize>) {
-        let Self { blocks, warm, round, .. } = self;
-        warm.retain(|&index| {
-            let block = &mut blocks[index];
-            let Treatment::Tracked { dense } = &mut block.treatment else { return false };
-            let is_quiet = block.dense_at != *round && asked.contains(&(index * BLOCK));
-            if is_quiet {
-                *dense = 0;
-                block.interval = INTERVALS.start;
+    /// Ends a flush: whether to go on like this, or what to do from now on.
+    pub(crate) fn conclude(&mut self) -> Option<Switch> {
+        let Mode::ByPage { regret, is_settled, is_trial } = self.mode else { return None };
+        let Flush { all, asked, calls, copied, again, fresh, .. } = self.flush;
+        self.test.hot += again;
+        self.test.credit += BUDGET * self.costs.copy(copied);
+        self.judge_test();
+        if asked == 0 {
+            return None;
+        }
+        if !is_settled {
+            self.mode = Mode::ByPage { regret, is_settled: true, is_trial };
+            return None;
+        }
+        // Pages that have just become hot will not fault again.
+        let by_page = self.costs.ask_in(calls, asked)
+            + self.costs.track(fresh)
+            + self.costs.copy(fresh + again + copied);
+        let whole = self.costs.copy(all);
+        let regret = (regret + by_page - whole).max(-MEMORY * whole);
+        let patience = if is_trial { 0.0 } else { whole };
+        let is_whole = regret > patience;
+        if is_whole {
+            self.copy_whole(2.0 * (by_page - whole) / (BUDGET * whole), is_trial);
+        } else {
+            if is_trial {
+                self.interval = INTERVALS.start;
             }
-            !is_quiet
-        });
+            self.mode = Mode::ByPage { regret, is_settled, is_trial: false };
+        }
+        // A trial that confirms what was before is no news.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a conversion that saturates"
+        )]
+        let in_nanoseconds = |cost: f32| cost as u64;
+        (is_whole != is_trial).then(|| Switch {
+            to: self.treatment(),
+            by_page: in_nanoseconds(by_page),
+            whole: in_nanoseconds(whole),
+        })
     }
 
-    /// The pages of blocks, without those past the end of the allocation.
-    fn pages_of(&self, blocks: Range<usize>) -> Range<usize> {
-        let page = |block: usize| block.saturating_mul(BLOCK).min(self.pages);
-        page(blocks.start)..page(blocks.end)
+    /// Copies everything from now on, in the end for as long as `affordable` flushes between trials. A trial is two
+    /// flushes: only the second one tells which pages are written each time.
+    fn copy_whole(&mut self, affordable: f32, is_trial: bool) {
+        if is_trial {
+            // Saturates.
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "clamped right after"
+            )]
+            let affordable = affordable as u32;
+            self.interval = (self.interval * 2).min(affordable).clamp(INTERVALS.start, INTERVALS.end);
+        }
+        self.mode = Mode::Whole { left: self.interval };
+        self.hot.remove(0..self.pages);
+        self.recent.remove(0..self.pages);
+        self.test = Test::new();
     }
-}
 
-fn nanoseconds(time: Duration) -> f32 {
-    time.as_secs_f32() * 1e9
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a number of pages of one block")]
-fn in_pages(pages: usize) -> f32 {
-    pages as f32
+    /// Ends a test that is over, and takes note of one that this flush began.
+    fn judge_test(&mut self) {
+        let test = &mut self.test;
+        if test.is_over {
+            test.is_urgent = test.passed * 2 < test.tested;
+            test.share = if test.is_urgent { FIRST_TEST } else { (test.share * 2.0).min(1.0) };
+            (test.slice, test.is_over) = (0..0, false);
+        }
+        if self.flush.tested > 0 {
+            (test.slice, test.tested, test.passed) = (self.flush.slice.clone(), self.flush.tested, 0);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const COSTS: Costs = Costs { fault: 700.0, copy: 500.0, scan: 400.0 };
-
-    /// A flush of four blocks, of which the tracker would find `written` written. Returns the plan by block.
-    fn flush(policy: &mut Policy, written: Range<usize>) -> [Plan; 4] {
-        let plans = policy.plan(0..4 * BLOCK);
-        let of = |block: usize| {
-            plans.iter().find(|(pages, _)| pages.contains(&(block * BLOCK))).map(|(_, plan)| *plan).unwrap()
-        };
-        let by_block = [0, 1, 2, 3].map(of);
-        for (asked, _) in plans.iter().filter(|(_, plan)| *plan == Plan::Collect) {
-            let found = asked.start.max(written.start)..asked.end.min(written.end);
-            policy.observe(asked.clone(), std::iter::once(found).filter(|pages| !pages.is_empty()), COSTS);
-        }
-        by_block
-    }
-
-    #[test]
-    fn break_even_lies_where_faults_cost_as_much_as_copies() {
-        assert_eq!(COSTS.break_even(BLOCK), 7);
-        assert_eq!(COSTS.break_even(2), 1);
-        assert_eq!(Costs { fault: 10_000.0, ..COSTS }.break_even(BLOCK), 1);
-        assert_eq!(Costs { fault: 1.0, ..COSTS }.break_even(BLOCK), BLOCK);
-    }
-
-    #[test]
-    fn what_is_cheaper_to_copy_than_to_ask_about_is_copied_always() {
-        let costs = Costs { scan: 1100.0, ..COSTS };
-        for (pages, plan) in [(1, Plan::Copy), (2, Plan::Copy), (3, Plan::Collect)] {
-            assert_eq!(Policy::new(pages, costs).plan(0..pages), [(0..pages, plan)]);
-        }
-    }
-
-    #[test]
-    fn a_dense_block_is_copied_and_its_neighbours_are_not() {
-        let mut policy = Policy::new(4 * BLOCK, COSTS);
-        for _ in 0..DENSE {
-            assert_eq!(flush(&mut policy, BLOCK..2 * BLOCK), [Plan::Collect; 4]);
-        }
-        let expected = [Plan::Collect, Plan::Copy, Plan::Collect, Plan::Collect];
-        assert_eq!(flush(&mut policy, BLOCK..2 * BLOCK), expected);
-    }
-
-    #[test]
-    fn one_dense_flush_changes_nothing_nor_do_sparse_ones() {
-        let mut policy = Policy::new(4 * BLOCK, COSTS);
-        for round in 0..20 {
-            let written = if round % 2 == 0 { 0..BLOCK } else { 0..2 };
-            assert_eq!(flush(&mut policy, written), [Plan::Collect; 4]);
-        }
-    }
-
-    #[test]
-    fn flushes_of_other_blocks_do_not_count() {
-        let mut policy = Policy::new(4 * BLOCK, COSTS);
-        // A ring: each block in turn, written whole and flushed alone.
-        for round in 0..4 * usize::from(DENSE) {
-            let block = round % 4;
-            let pages = block * BLOCK..(block + 1) * BLOCK;
-            assert_eq!(policy.plan(pages.clone()), [(pages.clone(), Plan::Collect)]);
-            policy.observe(pages.clone(), std::iter::once(pages), COSTS);
-        }
-        assert_eq!(policy.copied, 4);
-    }
-
-    #[test]
-    fn a_window_that_moves_on_leaves_no_block_copied() {
-        let mut policy = Policy::new(4 * BLOCK, COSTS);
-        for start in (BLOCK / 2..20 * BLOCK).step_by(BLOCK) {
-            let start = start % (3 * BLOCK);
-            assert_eq!(flush(&mut policy, start..start + BLOCK), [Plan::Collect; 4]);
-        }
-    }
-
-    #[test]
-    fn a_block_that_calmed_down_finds_its_way_back() {
-        let mut policy = Policy::new(4 * BLOCK, COSTS);
-        for _ in 0..DENSE {
-            flush(&mut policy, 0..BLOCK);
-        }
-        // Nothing is written any more. Within the first interval it is armed, then tracked for good.
-        let plans: Vec<Plan> =
-            (0..=usize::from(INTERVALS.start)).map(|_| flush(&mut policy, 0..0)[0]).collect();
-        assert_eq!(plans.iter().filter(|plan| **plan == Plan::Arm).count(), 1);
-        assert_eq!(plans.last(), Some(&Plan::Arm));
-        assert!((0..100).all(|_| flush(&mut policy, 0..0)[0] == Plan::Collect));
-    }
-
-    #[test]
-    fn a_block_that_stays_dense_is_probed_ever_less_often() {
-        let mut policy = Policy::new(4 * BLOCK, COSTS);
-        let plans: Vec<Plan> = (0..1000).map(|_| flush(&mut policy, 0..BLOCK)[0]).collect();
-        let tracked = plans.iter().filter(|plan| **plan == Plan::Collect).count();
-        let armed: Vec<usize> = (0..1000).filter(|&round| plans[round] == Plan::Arm).collect();
-        assert!(tracked < 25, "tracked in {tracked} of 1000 rounds");
-        assert!(armed.windows(2).all(|pair| pair[1] - pair[0] >= usize::from(INTERVALS.start)));
-    }
-
-    #[test]
-    fn plans_cover_the_range_in_order_whatever_came_before() {
-        let mut policy = Policy::new(100, COSTS);
-        for (start, end) in [(0, 100), (3, 40), (33, 34), (0, 100), (90, 100), (0, 100)] {
-            let plans = policy.plan(start..end);
-            assert!(plans[0].0.start <= start && plans.last().unwrap().0.end >= end);
-            assert!(plans.windows(2).all(|pair| pair[0].0.end == pair[1].0.start));
-            policy.observe(0..100, std::iter::once(start..end), COSTS);
-        }
-    }
-}
+mod tests;

@@ -56,6 +56,8 @@ counters! {
     PagesWritten = "pages found dirty";
     /// Pages copied without asking the tracker, since they are written nearly every time.
     PagesUntracked = "pages untracked";
+    /// Times an allocation began to be copied whole, or to be tracked again.
+    Switches = "policy switches";
     /// Bytes that had changed in them, and went to the device.
     BytesFlushed = "bytes flushed";
     /// Bytes the device had changed, and that came to the host.

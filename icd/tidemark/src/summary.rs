@@ -122,6 +122,7 @@ fn rows(text: &mut String, traffic: &Traffic) {
         (Counter::Waits, count(get(Counter::Waits)), String::new()),
         pages(Counter::PagesWritten),
         pages(Counter::PagesUntracked),
+        (Counter::Switches, count(get(Counter::Switches)), String::new()),
         (Counter::BytesFlushed, bytes(get(Counter::BytesFlushed)), spent(get(Counter::FlushNanoseconds))),
         (
             Counter::BytesReadBack,
@@ -214,6 +215,7 @@ vkcube (process 42)
   waits               1,201
   pages found dirty   1,200         {pages}
   pages untracked     0             0 B
+  policy switches     0
   bytes flushed       75.0 KiB      in 2.3 ms
   bytes read back     10 B          in 900 ns
 "
@@ -253,7 +255,7 @@ vkcube (process 42)
             r#"{"pid":1,"application":"vkcube","device":"Tidemark (a device)","tracker":"write-protect","#
                 .to_owned()
                 + r#""allocations":3,"allocated_bytes":3145728,"maps":3,"submits":1200,"waits":1201,"#
-                + r#""pages_found_dirty":1200,"pages_untracked":0,"bytes_flushed":76800,"bytes_read_back":10,"flush_ns":2345678,"#
+                + r#""pages_found_dirty":1200,"pages_untracked":0,"policy_switches":0,"bytes_flushed":76800,"bytes_read_back":10,"flush_ns":2345678,"#
                 + r#""readback_ns":900}"#
         );
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 use tidemark_winsys::tracker::Tracker;
-use tidemark_winsys::{Arena, Contents, DeviceMemory, Mirror, page_size};
+use tidemark_winsys::{Arena, Contents, Costs, DeviceMemory, Mirror, page_size};
 
 /// Bytes of one buffer, by its number.
 pub(crate) type Part = (usize, Range<usize>);
@@ -109,12 +109,12 @@ impl Engine {
         len: usize,
     ) -> io::Result<Self> {
         let arena = Arena::new(tracker);
-        let arena = if is_adaptive { arena.adaptive()? } else { arena };
+        let costs = if is_adaptive { Some(Costs::measure(&arena)?) } else { None };
         let mut engine = Self { mirrors: Vec::new(), views: Vec::new(), devices: Vec::new() };
         for _ in 0..buffers {
             let region = device_memory(len)?;
             engine.devices.push(region.base());
-            let mirror = Mirror::new(&arena, Box::new(Device { region, len }), Contents::Undefined)?;
+            let mirror = Mirror::new(&arena, costs, Box::new(Device { region, len }), Contents::Undefined)?;
             engine.views.push(mirror.view());
             engine.mirrors.push(mirror);
         }

@@ -39,8 +39,8 @@ const FULL: Effort = Effort {
     time: Duration::from_millis(400),
     least: 3,
     warm_up: (40, Duration::from_millis(60)),
-    // Until it tries other ways as seldom as it ever will.
-    learning: (130, Duration::from_millis(400)),
+    // Until it tries other ways rarely, even for buffers that are used once in a hundred rounds.
+    learning: (400, Duration::from_millis(400)),
 };
 
 const QUICK: Effort = Effort {

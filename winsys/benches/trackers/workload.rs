@@ -11,6 +11,8 @@ pub(crate) enum Pattern {
     Clustered,
     /// Pages all over the buffer, others each time.
     Scattered,
+    /// Pages all over the buffer, the same each time.
+    Fixed,
     /// A run of pages that goes on where the last one ended.
     Sequential,
 }
@@ -64,7 +66,12 @@ impl Workload {
     pub(crate) fn of(len: usize, dirty: usize, pattern: Pattern) -> Self {
         let mut shuffled: Vec<usize> = (0..len / page_size()).collect();
         shuffle(&mut shuffled, 0);
-        let pattern_name = format!("{pattern:?}").to_lowercase();
+        let pattern_name = match pattern {
+            Pattern::Scattered => "scattered",
+            Pattern::Fixed => "scattered, the same",
+            Pattern::Clustered => "clustered",
+            Pattern::Sequential => "sequential",
+        };
         let name = format!("{}, {}, {pattern_name}", size(len), percent(dirty));
         Self { name, buffers: 1, len, dirty, pattern, device: Device::Reads, is_narrow: false, shuffled }
     }
@@ -102,12 +109,12 @@ impl Workload {
             return round;
         }
         let start = match self.pattern {
-            Pattern::Clustered => (pages - count) / 2,
+            Pattern::Fixed | Pattern::Clustered => (pages - count) / 2,
             Pattern::Scattered | Pattern::Sequential => number * count % pages,
         };
         let index = |at: usize| (start + at) % pages;
         let page = |at: usize| match self.pattern {
-            Pattern::Scattered => self.shuffled[index(at)],
+            Pattern::Scattered | Pattern::Fixed => self.shuffled[index(at)],
             Pattern::Clustered | Pattern::Sequential => index(at),
         };
         round.writes.extend((0..count).map(|at| (0, page(at) * page_size())));
@@ -148,10 +155,11 @@ const SHARES: [usize; 7] = [0, 1, 100, 1_000, 3_500, 5_000, 10_000];
 pub(crate) fn all(largest: usize) -> Vec<Workload> {
     let mut all: Vec<Workload> = Vec::new();
     for len in SIZES.into_iter().filter(|len| *len <= largest) {
-        for pattern in [Pattern::Scattered, Pattern::Clustered, Pattern::Sequential] {
+        for pattern in [Pattern::Scattered, Pattern::Fixed, Pattern::Clustered, Pattern::Sequential] {
             let mut counts = Vec::new();
             for dirty in SHARES {
-                let is_dear = pattern != Pattern::Scattered || !FEW.contains(&dirty);
+                let is_dear =
+                    !matches!(pattern, Pattern::Scattered | Pattern::Fixed) || !FEW.contains(&dirty);
                 if len > WITH_ALL && is_dear {
                     continue;
                 }
@@ -160,7 +168,7 @@ pub(crate) fn all(largest: usize) -> Vec<Workload> {
                 let count = workload.count();
                 let is_redundant = match pattern {
                     Pattern::Scattered => false,
-                    Pattern::Clustered => count == 0 || count == len / page_size(),
+                    Pattern::Fixed | Pattern::Clustered => count == 0 || count == len / page_size(),
                     Pattern::Sequential => count == 0,
                 };
                 if !is_redundant && !counts.contains(&count) {

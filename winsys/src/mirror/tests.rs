@@ -32,7 +32,7 @@ fn with_mirror(initial: &[u8], test: impl Fn(&Mirror, *mut u8)) {
         let mut device = initial.to_vec();
         let pointer = device.as_mut_ptr();
         let memory = Box::new(Plain(pointer, device.len()));
-        let mirror = Mirror::new(&Arena::new(tracker), memory, Contents::Defined).unwrap();
+        let mirror = Mirror::new(&Arena::new(tracker), None, memory, Contents::Defined).unwrap();
         test(&mirror, pointer);
     }
 }
@@ -43,7 +43,7 @@ fn with_fresh_mirror(len: usize, test: impl Fn(&Mirror, *mut u8)) {
         let mut device = vec![0xEE; len];
         let pointer = device.as_mut_ptr();
         let memory = Box::new(Plain(pointer, device.len()));
-        let mirror = Mirror::new(&Arena::new(tracker), memory, Contents::Undefined).unwrap();
+        let mirror = Mirror::new(&Arena::new(tracker), None, memory, Contents::Undefined).unwrap();
         test(&mirror, pointer);
     }
 }
@@ -71,7 +71,7 @@ fn host_and_device_keep_their_bytes_of_one_word() {
     with_mirror(&[0; 4096], |mirror, device| {
         store(mirror.view().wrapping_add(8), 1);
         store(device.wrapping_add(9), 2);
-        assert_eq!(mirror.flush(0..4096), Traffic { pages: 1, bytes: 1, untracked: 0 });
+        assert_eq!(mirror.flush(0..4096), Traffic { pages: 1, bytes: 1, ..Traffic::default() });
         assert_eq!(mirror.flush(0..4096).bytes, 0);
         store(mirror.view().wrapping_add(10), 3);
         assert_eq!(mirror.readback(0..4096).bytes, 1);
@@ -127,7 +127,7 @@ fn pages_become_shared_one_by_one() {
         mirror.flush(0..mirror.len());
         assert_eq!(
             mirror.readback(0..mirror.len()),
-            Traffic { pages: shared(mirror), bytes: 2, untracked: 0 }
+            Traffic { pages: shared(mirror), bytes: 2, ..Traffic::default() }
         );
         for (at, wanted) in [(0, 7), (4096, 7), (4097, 9), (4098, 8), (8193, 9), (4 * 4096, 7)] {
             assert_eq!(
@@ -143,15 +143,16 @@ fn shared(mirror: &Mirror) -> u64 {
     (0..5).filter(|&page| state.shared.contains(page)).count() as u64
 }
 
-/// The policy changes its mind about blocks in the middle of a stream of writes that races with flushes.
+/// The policy changes its mind about pages, and about the whole, in the middle of a stream of writes that races with flushes.
 #[test]
 fn no_write_is_lost_while_the_policy_changes_its_mind() {
     let tracker: Arc<dyn Tracker> = Arc::new(WriteProtect::new().unwrap());
-    let arena = Arena::new(tracker).adaptive().unwrap();
-    let pages = 8 * BLOCK;
+    let arena = Arena::new(tracker);
+    let costs = Costs::measure(&arena).unwrap();
+    let pages = 128;
     let mut device = vec![0u8; pages * 4096];
     let memory = Box::new(Plain(device.as_mut_ptr(), device.len()));
-    let mirror = Mirror::new(&arena, memory, Contents::Undefined).unwrap();
+    let mirror = Mirror::new(&arena, Some(costs), memory, Contents::Undefined).unwrap();
     let view = mirror.view() as usize;
     let mut untracked = 0;
     std::thread::scope(|scope| {
@@ -172,7 +173,7 @@ fn no_write_is_lost_while_the_policy_changes_its_mind() {
         }
     });
     mirror.flush(0..mirror.len());
-    assert!(untracked > 0, "the policy never copied a block");
+    assert!(untracked > 0, "the policy never copied anything unasked");
     for round in 1..=250u8 {
         let step = if round % 100 < 50 { 1 } else { 29 };
         for page in (0..pages).step_by(step) {
@@ -232,7 +233,7 @@ fn a_view_the_application_unmapped_under_us_is_compared_not_lost() {
     let arena = Arena::new(tracker);
     let mut device = vec![0u8; 8192];
     let memory = Box::new(Plain(device.as_mut_ptr(), 8192));
-    let mirror = Mirror::new(&arena, memory, Contents::Defined).unwrap();
+    let mirror = Mirror::new(&arena, None, memory, Contents::Defined).unwrap();
     store(mirror.view(), 4);
     // The application does what it must not: it maps something else over its view.
     // SAFETY: the range is the view's, which only this test uses.
