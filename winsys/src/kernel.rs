@@ -148,16 +148,30 @@ pub(crate) fn register_write_protect(uffd: impl AsFd, region: Span) -> io::Resul
     Ok(())
 }
 
-/// One `PAGEMAP_SCAN` over `span` that protects again what it reports: the written regions that fitted
-/// into `regions`, and the address where the walk stopped.
+/// What a scan does with the pages that it reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It protects them again.
+    Protect,
+    /// Nothing: they are still written.
+    Leave,
+}
+
+/// One `PAGEMAP_SCAN` over `span`: the written regions that fitted into `regions`, and the address where the walk
+/// stopped.
 pub(crate) fn scan(
     pagemap: impl AsFd,
     span: Span,
+    then: Then,
     regions: &mut [pagemap::PageRegion],
 ) -> io::Result<(&[pagemap::PageRegion], usize)> {
+    let protect = match then {
+        Then::Protect => pagemap::SCAN_WP_MATCHING,
+        Then::Leave => 0,
+    };
     let mut argument = pagemap::ScanArg {
         size: size_of::<pagemap::ScanArg>() as u64,
-        flags: pagemap::SCAN_WP_MATCHING | pagemap::SCAN_CHECK_WPASYNC,
+        flags: protect | pagemap::SCAN_CHECK_WPASYNC,
         start: span.start as u64,
         end: span.end as u64,
         vec: regions.as_mut_ptr() as u64,

@@ -99,10 +99,15 @@ struct State {
     /// Kept for their capacity.
     written: Vec<Span>,
     plans: Vec<(Range<usize>, Plan)>,
+    seen: Vec<Span>,
 }
 
 /// One in so many flushes has its copying timed, if it is of as many pages: the clock costs as much as one page.
 const TIMED: u32 = 8;
+
+/// Runs of tracked pages, between pages that are copied unasked, from which on one look at all of them comes first:
+/// most of them turn out unwritten, and need not be asked about one by one.
+const PEEK: usize = 3;
 
 impl Mirror {
     /// A mirror of device memory. If its contents are defined, the view shows them from the start. Given what tracking
@@ -140,6 +145,7 @@ impl Mirror {
             flushes: 0,
             written: Vec::new(),
             plans: Vec::new(),
+            seen: Vec::new(),
         });
         let mirror = Self { host, device, len, tracker, state };
         // View and twin are zeros: what the device memory holds already differs from them, and comes over.
@@ -294,19 +300,28 @@ impl Mirror {
     }
 
     fn collect_tracked(&self, pages: Range<usize>, state: &mut State) -> io::Result<Traffic> {
-        let State { policy, written, plans, .. } = state;
+        let State { policy, written, plans, seen, .. } = state;
         let Some(policy) = policy else {
             self.tracker.collect(self.span_of(pages), written)?;
             return Ok(Traffic::default());
         };
         let mut untracked = 0;
-        policy.plan(pages, plans);
+        policy.plan(pages.clone(), plans);
+        let asked = plans.iter().filter(|(_, plan)| *plan == Plan::Collect).count();
+        seen.clear();
+        if asked >= PEEK {
+            self.tracker.peek(self.span_of(pages), seen)?;
+        }
+        let mut seen = seen.iter().map(|span| self.pages_of(span)).peekable();
         for (pages, plan) in plans.drain(..) {
             let span = self.span_of(pages.clone());
             match plan {
                 Plan::Collect => {
                     let known = written.len();
-                    self.tracker.collect(span, written)?;
+                    while seen.next_if(|seen| seen.end <= pages.start).is_some() {}
+                    if asked < PEEK || seen.peek().is_some_and(|seen| seen.start < pages.end) {
+                        self.tracker.collect(span, written)?;
+                    }
                     policy.observe(pages, written[known..].iter().map(|span| self.pages_of(span)));
                     continue;
                 }

@@ -13,8 +13,8 @@
 //!   everything, everything is copied.
 //!
 //! Neither lasts. Some hot pages at a time are tracked again to see whether they are still written, and so is an
-//! allocation that is copied whole: soon at first, and in the end as often as a fiftieth of the time that copying takes
-//! pays for it.
+//! allocation that is copied whole: soon at first, and in the end as often as a hundredth of the time that copying
+//! takes pays for it.
 
 use crate::costs::Costs;
 use crate::page_set::PageSet;
@@ -22,17 +22,17 @@ use std::fmt;
 use std::ops::Range;
 
 /// The share of copying's cost that goes into finding out whether it is still the right thing to do.
-const BUDGET: f32 = 0.02;
+const BUDGET: f32 = 0.01;
 
 /// Hot pages that are tested at a time: a sixteenth of them, so that a test is no hitch, but at least so many, as each
 /// test has a fixed cost.
 const SLICE: usize = 32;
 
 /// The share of a test's price that must be there for the first one. It doubles with each that most pages pass.
-const FIRST_TEST: f32 = 1.0 / 16.0;
+const FIRST_TEST: f32 = 1.0 / 8.0;
 
-/// Copies of everything that tracking may have saved so far at most, as far as the choice is concerned: an allocation that
-/// is rarely written, but then all of it, is not copied for that.
+/// Copies of everything that tracking may have saved so far at most, as far as the choice is concerned: an allocation
+/// that is rarely written, but then all of it, is not copied for that.
 const MEMORY: f32 = 16.0;
 
 /// Flushes for which an allocation is copied whole before it is tracked again: at first, and at most.

@@ -61,6 +61,15 @@ pub trait Tracker: Send + Sync {
         written.push(span);
         Ok(())
     }
+
+    /// Appends the pages that [`collect`](Self::collect) would, and leaves them as they are.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn peek(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
+        written.push(span);
+        Ok(())
+    }
 }
 
 /// What `TIDEMARK_TRACKER` can ask for.

@@ -120,6 +120,10 @@ impl Engine {
         }
         Ok(engine)
     }
+
+    pub(crate) fn mirror(&self, buffer: usize) -> &Mirror {
+        &self.mirrors[buffer]
+    }
 }
 
 impl Contender for Engine {

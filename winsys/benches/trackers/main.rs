@@ -21,6 +21,7 @@ mod contender;
 mod font;
 mod measure;
 mod memory;
+mod overlap;
 mod page_guard;
 mod plot;
 mod report;
@@ -41,6 +42,7 @@ const FULL: Effort = Effort {
     warm_up: (40, Duration::from_millis(60)),
     // Until it tries other ways rarely, even for buffers that are used once in a hundred rounds.
     learning: (400, Duration::from_millis(400)),
+    uploads: 9,
 };
 
 const QUICK: Effort = Effort {
@@ -51,6 +53,7 @@ const QUICK: Effort = Effort {
     least: 2,
     warm_up: (2, Duration::ZERO),
     learning: (4, Duration::ZERO),
+    uploads: 1,
 };
 
 fn main() -> ExitCode {
@@ -77,7 +80,7 @@ fn run(effort: &Effort) -> Result<(), Box<dyn Error>> {
         report::line(&workload, &outcome);
         results.push((workload, outcome));
     }
-    report::policy(&results);
+    overlap::report(effort.uploads)?;
     report::verdicts(&results, state);
     println!("\n{}\n{:.0} s", report::picture(&results, effort)?.display(), start.elapsed().as_secs_f64());
     Ok(())

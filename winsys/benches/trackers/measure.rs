@@ -16,7 +16,6 @@ pub(crate) const NAMES: [&str; 5] = ["write-protect", "compare", "copy-all", "ad
 pub(crate) const STATIC: usize = 3;
 
 /// The place of each in [`NAMES`].
-pub(crate) const WRITE_PROTECT: usize = 0;
 pub(crate) const COPY_ALL: usize = 2;
 pub(crate) const ADAPTIVE: usize = 3;
 pub(crate) const PAGE_GUARD: usize = 4;
@@ -37,6 +36,8 @@ pub(crate) struct Effort {
     pub(crate) warm_up: (usize, Duration),
     /// The same for the one that learns.
     pub(crate) learning: (usize, Duration),
+    /// Rounds of large uploads.
+    pub(crate) uploads: usize,
 }
 
 /// What a workload took.

@@ -122,7 +122,7 @@ fn hot_pages_that_calmed_down_are_tracked_again_soon() {
 }
 
 #[test]
-fn the_test_of_hot_pages_costs_a_fiftieth_of_copying_them() {
+fn the_test_of_hot_pages_costs_a_hundredth_of_copying_them() {
     let mut policy = Policy::new(PAGES, COSTS);
     let rounds = |policy: &mut Policy, rounds: usize| -> (usize, usize) {
         let plans: Vec<_> = (0..rounds).map(|_| flush(policy, |page| page < 200)).collect();
@@ -134,7 +134,7 @@ fn the_test_of_hot_pages_costs_a_fiftieth_of_copying_them() {
     // Each test has its first fault and its calls, too.
     let price = COSTS.track(armed) + COSTS.first * 0.03 * COSTS.copy(1);
     let ratio = price / COSTS.copy(copied);
-    assert!((0.005..=BUDGET).contains(&ratio), "{ratio}");
+    assert!((0.0025..=BUDGET).contains(&ratio), "{ratio}");
 }
 
 #[test]

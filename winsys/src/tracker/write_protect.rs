@@ -8,7 +8,7 @@
 
 use super::Tracker;
 use crate::Span;
-use crate::kernel::{self, Unsupported};
+use crate::kernel::{self, Then, Unsupported};
 use crate::page_size;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
@@ -51,13 +51,13 @@ impl WriteProtect {
         Err(io::Error::other("opened before a fork"))
     }
 
-    fn scan(&self, span: Span, mut report: impl FnMut(Span)) -> io::Result<()> {
+    fn scan(&self, span: Span, then: Then, mut report: impl FnMut(Span)) -> io::Result<()> {
         self.refuse_elsewhere()?;
         let mut regions = [PageRegion::default(); REGIONS];
         let mut at = span.start;
         // The vector may fill up before the end: an unscanned tail would be a lost write.
         while at < span.end {
-            let (found, end) = kernel::scan(&self.pagemap, at..span.end, &mut regions)?;
+            let (found, end) = kernel::scan(&self.pagemap, at..span.end, then, &mut regions)?;
             found.iter().map(kernel::span_of).for_each(&mut report);
             at = end;
         }
@@ -77,11 +77,15 @@ impl Tracker for WriteProtect {
 
     fn arm(&self, span: Span) -> io::Result<()> {
         // A page that is not protected yet reports as written, and is protected by that report.
-        self.scan(span, |_| ())
+        self.scan(span, Then::Protect, |_| ())
     }
 
     fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        self.scan(span, |region| written.push(region))
+        self.scan(span, Then::Protect, |region| written.push(region))
+    }
+
+    fn peek(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
+        self.scan(span, Then::Leave, |region| written.push(region))
     }
 }
 
@@ -163,6 +167,23 @@ mod tests {
             odd.iter().map(|index| base + index * page..base + (index + 1) * page).collect();
         assert_eq!(written(&tracker, base..base + memory.len()), expected);
         assert_eq!(written(&tracker, base..base + memory.len()), []);
+    }
+
+    #[test]
+    fn a_look_changes_nothing() {
+        let tracker = Arc::new(WriteProtect::new().expect("this kernel has no write-protect tracking"));
+        let arena = Arena::new(tracker.clone());
+        let memory = arena.allocate(8 * page_size()).unwrap();
+        let span = memory.span();
+        tracker.arm(span.clone()).unwrap();
+        store(memory.view().wrapping_add(3 * page_size()));
+        let page = span.start + 3 * page_size()..span.start + 4 * page_size();
+        for _ in 0..2 {
+            let mut seen = Vec::new();
+            tracker.peek(span.clone(), &mut seen).unwrap();
+            assert!(seen.iter().eq([&page]), "{seen:?}");
+        }
+        assert!(written(&tracker, span).iter().eq([&page]));
     }
 
     #[test]
