@@ -263,6 +263,9 @@ pub(crate) unsafe fn free(
         // readbacks in progress.
         let mirror = emulated.state.hold().mirror.take();
         if let Some(mirror) = mirror {
+            if let Some(treatment) = mirror.treatment() {
+                log::debug!("{memory:?}: freed; it was treated as {treatment:?}");
+            }
             mirror.retire();
             coherence.progress.hold().mirrors -= 1;
         }

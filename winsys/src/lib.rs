@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock the caller's
-//! [`DeviceMemory`] is called, which must not come back here.
+//! [`DeviceMemory`] is called, which must not come back here. A transfer holds its own mirror's lock alone: who waits
+//! for that lock needs what is being moved.
 
 mod costs;
 mod diff;
