@@ -162,10 +162,11 @@ impl Display for Op {
             Self::Record { list, command } => write!(f, "record list {list}: {command}"),
             Self::Seal { list } => write!(f, "end list {list}"),
             Self::Reset { list } => write!(f, "reset list {list}"),
-            Self::Submit { parts, is_submit2, has_fence } => {
+            Self::Submit { queue, parts, is_submit2, has_fence } => {
                 let name = if *is_submit2 { "submit2" } else { "submit" };
                 let parts: Vec<String> = parts.iter().map(Part::to_string).collect();
-                write!(f, "{name} {}{}", parts.join("; "), if *has_fence { "; with a fence" } else { "" })
+                let fence = if *has_fence { "; with a fence" } else { "" };
+                write!(f, "{name} to queue {queue}: {}{fence}", parts.join("; "))
             }
             Self::Release { batch } => write!(f, "release batch {batch}"),
             Self::Wait { batch, by } => write!(f, "wait for batch {batch} by {by:?}"),

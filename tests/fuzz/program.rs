@@ -270,6 +270,8 @@ pub(crate) enum Op {
         list: usize,
     },
     Submit {
+        /// Of as many queues as there are, counted round and round.
+        queue: u32,
         parts: Vec<Part>,
         is_submit2: bool,
         has_fence: bool,

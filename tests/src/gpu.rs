@@ -3,12 +3,14 @@
 use ash::{Entry, Instance, vk};
 use std::ffi::c_void;
 
-/// The first physical device, with one queue that can do everything.
+/// The first physical device, with queues that can do everything.
 pub struct Gpu {
     /// The device.
     pub device: ash::Device,
-    /// Its queue, of family 0.
+    /// Its first queue, of family 0.
     pub queue: vk::Queue,
+    /// Up to [`QUEUES`] of that family, the first one included.
+    pub queues: Vec<vk::Queue>,
     /// Its memory types.
     pub memory: vk::PhysicalDeviceMemoryProperties,
     /// The instance.
@@ -22,6 +24,9 @@ pub struct Gpu {
     /// The loader stays loaded as long as anything made by it.
     _entry: Entry,
 }
+
+/// Queues that are asked for, if there are as many.
+pub const QUEUES: usize = 3;
 
 impl Gpu {
     /// Makes an instance and a device of Vulkan 1.3.
@@ -39,9 +44,13 @@ impl Gpu {
         let physical =
             unsafe { instance.enumerate_physical_devices() }.map_err(failed("vkEnumeratePhysicalDevices"))?;
         let physical = *physical.first().ok_or("no Vulkan device")?;
-        let priorities = [1.0];
-        let queues =
-            [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&priorities)];
+        // SAFETY: a device of the live instance.
+        let families = unsafe { instance.get_physical_device_queue_family_properties(physical) };
+        let count = families.first().ok_or("no queue family")?.queue_count.clamp(1, QUEUES as u32);
+        let priorities = [1.0; QUEUES];
+        let queues = [vk::DeviceQueueCreateInfo::default()
+            .queue_family_index(0)
+            .queue_priorities(&priorities[..count as usize])];
         let mut offered = vk::PhysicalDeviceVulkan12Features::default();
         let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut offered);
         // SAFETY: a device of the live instance.
@@ -60,13 +69,15 @@ impl Gpu {
         // SAFETY: features that every device of Vulkan 1.3 has, or this one.
         let device =
             unsafe { instance.create_device(physical, &info, None) }.map_err(failed("vkCreateDevice"))?;
-        // SAFETY: the queue asked for above.
-        let queue = unsafe { device.get_device_queue(0, 0) };
+        // SAFETY: the queues asked for above.
+        let queues: Vec<vk::Queue> =
+            (0..count).map(|index| unsafe { device.get_device_queue(0, index) }).collect();
         // SAFETY: a device of the live instance.
         let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
         Ok(Self {
             device,
-            queue,
+            queue: queues[0],
+            queues,
             memory,
             instance,
             physical,

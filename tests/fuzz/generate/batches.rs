@@ -174,6 +174,7 @@ impl Generator<'_> {
             });
         }
         let (is_submit2, has_fence) = (self.random.chance(50), self.random.chance(50));
-        Some(Op::Submit { parts, is_submit2, has_fence })
+        let queue = self.random.pick(&[0, 0, 0, 1, 2]);
+        Some(Op::Submit { queue, parts, is_submit2, has_fence })
     }
 }

@@ -35,7 +35,7 @@ impl Session<'_> {
             })?;
             let commands = [commands];
             let submits = [vk::SubmitInfo::default().command_buffers(&commands)];
-            let result = gpu.device.queue_submit(gpu.queue, &submits, vk::Fence::null());
+            let result = gpu.device.queue_submit(self.order.queue, &submits, vk::Fence::null());
             result.map_err(said("vkQueueSubmit"))?;
             self.idle(false)?;
             let flags = vk::MemoryMapFlags::empty();

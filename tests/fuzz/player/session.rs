@@ -1,6 +1,9 @@
 //! One program's objects, and its operations on memory and descriptors.
 
-use super::{Done, Player, access, recording, said, submits::Signals};
+use super::{
+    Done, Player, access, recording, said,
+    submits::{Order, Signals},
+};
 use crate::effects::UNDEFINED;
 use crate::model::Model;
 use crate::program::{BUFFER_ALIGNMENT, Binding, Means, Op, Pieces, Program};
@@ -23,6 +26,7 @@ pub(super) struct Session<'a> {
     image_memory: vk::DeviceMemory,
     /// What batches signal.
     pub(super) progress: vk::Semaphore,
+    pub(super) order: Order,
     pub(super) signals: HashMap<u32, Signals>,
     teams: Vec<(u32, Vec<JoinHandle<()>>)>,
 }
@@ -83,6 +87,7 @@ impl<'a> Session<'a> {
             image,
             image_memory,
             progress: gpu.timeline().map_err(said("vkCreateSemaphore"))?,
+            order: Order::new(gpu)?,
             signals: HashMap::new(),
             teams: Vec::new(),
         };
@@ -211,7 +216,11 @@ impl<'a> Session<'a> {
                 unsafe { self.player.gpu.device.reset_command_buffer(self.lists[list], flags) }
                     .map_err(said("vkResetCommandBuffer"))
             }
-            Op::Submit { ref parts, is_submit2, has_fence } => self.submit(parts, is_submit2, has_fence),
+            Op::Submit { queue, ref parts, is_submit2, has_fence } => {
+                let queues = &self.player.gpu.queues;
+                let queue = queues[queue as usize % queues.len()];
+                self.submit(queue, parts, is_submit2, has_fence)
+            }
             Op::Release { batch } => self.release(batch),
             Op::Wait { batch, by } => {
                 self.wait(batch, by)?;
@@ -322,6 +331,7 @@ impl<'a> Session<'a> {
             device.destroy_image(self.image, None);
             device.free_memory(self.image_memory, None);
             device.destroy_semaphore(self.progress, None);
+            device.destroy_semaphore(self.order.semaphore, None);
         }
         Ok(())
     }

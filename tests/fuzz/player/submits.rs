@@ -5,6 +5,7 @@ use super::{Done, LONG, said};
 use crate::program::{By, Gate, Part};
 use ash::vk;
 use std::time::Instant;
+use tidemark_tests::Gpu;
 
 /// What the host holds of a batch.
 #[derive(Default)]
@@ -18,8 +19,40 @@ pub(super) struct Signals {
     event: vk::Event,
 }
 
+/// Keeps batches of several queues in the order of their submission, as those of one queue are.
+pub(super) struct Order {
+    /// A timeline that counts batches. Each one waits for its predecessor, if that was another queue's.
+    pub(super) semaphore: vk::Semaphore,
+    batches: u64,
+    /// The one that had the last batch.
+    pub(super) queue: vk::Queue,
+}
+
+impl Order {
+    pub(super) fn new(gpu: &Gpu) -> Result<Self, String> {
+        let semaphore = gpu.timeline().map_err(said("vkCreateSemaphore"))?;
+        Ok(Self { semaphore, batches: 0, queue: gpu.queue })
+    }
+}
+
+/// A timeline semaphore and a value of it.
+type Value = (vk::Semaphore, u64);
+
+/// A VkSubmitInfo.
+struct Submission {
+    waits: Vec<Value>,
+    buffers: Vec<vk::CommandBuffer>,
+    signals: Vec<Value>,
+}
+
 impl Session<'_> {
-    pub(super) fn submit(&mut self, parts: &[Part], is_submit2: bool, has_fence: bool) -> Done {
+    pub(super) fn submit(
+        &mut self,
+        queue: vk::Queue,
+        parts: &[Part],
+        is_submit2: bool,
+        has_fence: bool,
+    ) -> Done {
         let mut buffers = Vec::new();
         for part in parts {
             for &list in &part.lists {
@@ -33,16 +66,40 @@ impl Session<'_> {
             fence = gpu.fence().map_err(said("vkCreateFence"))?;
             self.signals.entry(last.batch).or_default().fence = fence;
         }
-        // A fence alone, at times.
+        // A fence alone, at times: it follows what its own queue has.
         let does_something =
             |(part, buffers): (&Part, &Vec<_>)| part.gate.is_some() || part.signals || !buffers.is_empty();
-        let is_bare = has_fence && !parts.iter().zip(&buffers).any(does_something);
+        let is_bare =
+            has_fence && queue == self.order.queue && !parts.iter().zip(&buffers).any(does_something);
         let parts = if is_bare { &[] } else { parts };
+        let submissions: Vec<Submission> =
+            parts.iter().zip(buffers).map(|(part, buffers)| self.submission(queue, part, buffers)).collect();
         if is_submit2 {
-            self.submit_by_submit2(parts, &buffers, fence).map_err(said("vkQueueSubmit2"))
+            self.submit_by_submit2(queue, &submissions, fence).map_err(said("vkQueueSubmit2"))
         } else {
-            self.submit_by_submit(parts, &buffers, fence).map_err(said("vkQueueSubmit"))
+            self.submit_by_submit(queue, &submissions, fence).map_err(said("vkQueueSubmit"))
         }
+    }
+
+    fn submission(&mut self, queue: vk::Queue, part: &Part, buffers: Vec<vk::CommandBuffer>) -> Submission {
+        let batch = u64::from(part.batch);
+        let (mut waits, mut signals) = (Vec::new(), Vec::new());
+        if part.gate == Some(Gate::Timeline) {
+            waits.push((self.gate_of(part), batch));
+        }
+        if part.signals {
+            signals.push((self.progress, batch));
+        }
+        if self.player.gpu.queues.len() > 1 {
+            let Order { semaphore, batches, queue: last } = &mut self.order;
+            if queue != *last {
+                waits.push((*semaphore, *batches));
+            }
+            *batches += 1;
+            signals.push((*semaphore, *batches));
+            *last = queue;
+        }
+        Submission { waits, buffers, signals }
     }
 
     /// The command buffers of a part, with those around them that wait for and set its events.
@@ -104,73 +161,75 @@ impl Session<'_> {
 
     fn submit_by_submit(
         &self,
-        parts: &[Part],
-        buffers: &[Vec<vk::CommandBuffer>],
+        queue: vk::Queue,
+        submissions: &[Submission],
         fence: vk::Fence,
     ) -> Result<(), vk::Result> {
-        let is_gated = |part: &Part| usize::from(part.gate == Some(Gate::Timeline));
-        let gates: Vec<[vk::Semaphore; 1]> = parts.iter().map(|part| [self.gate_of(part)]).collect();
-        let progress = [self.progress];
-        let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
-        let numbers: Vec<[u64; 1]> = parts.iter().map(|part| [part.batch.into()]).collect();
-        let mut values: Vec<vk::TimelineSemaphoreSubmitInfo<'_>> = parts
+        let stages = [vk::PipelineStageFlags::ALL_COMMANDS; 2];
+        let split = |values: &[Value]| -> (Vec<vk::Semaphore>, Vec<u64>) { values.iter().copied().unzip() };
+        let waits: Vec<_> = submissions.iter().map(|submission| split(&submission.waits)).collect();
+        let signals: Vec<_> = submissions.iter().map(|submission| split(&submission.signals)).collect();
+        let mut values: Vec<vk::TimelineSemaphoreSubmitInfo<'_>> = waits
             .iter()
-            .zip(&numbers)
-            .map(|(part, number)| {
+            .zip(&signals)
+            .map(|((_, waits), (_, signals))| {
                 vk::TimelineSemaphoreSubmitInfo::default()
-                    .wait_semaphore_values(&number[..is_gated(part)])
-                    .signal_semaphore_values(&number[..usize::from(part.signals)])
+                    .wait_semaphore_values(waits)
+                    .signal_semaphore_values(signals)
             })
             .collect();
-        let submits: Vec<vk::SubmitInfo<'_>> = parts
+        let submits: Vec<vk::SubmitInfo<'_>> = submissions
             .iter()
             .zip(&mut values)
-            .zip(buffers.iter().zip(&gates))
-            .map(|((part, values), (buffers, gate))| {
+            .zip(waits.iter().zip(&signals))
+            .map(|((submission, values), ((waits, _), (signals, _)))| {
                 vk::SubmitInfo::default()
-                    .wait_semaphores(&gate[..is_gated(part)])
-                    .wait_dst_stage_mask(&stages[..is_gated(part)])
-                    .command_buffers(buffers)
-                    .signal_semaphores(&progress[..usize::from(part.signals)])
+                    .wait_semaphores(waits)
+                    .wait_dst_stage_mask(&stages[..waits.len()])
+                    .command_buffers(&submission.buffers)
+                    .signal_semaphores(signals)
                     .push_next(values)
             })
             .collect();
-        let gpu = &self.player.gpu;
         // SAFETY: command buffers that may be submitted now, by the model, and values that only grow.
-        unsafe { gpu.device.queue_submit(gpu.queue, &submits, fence) }
+        unsafe { self.player.gpu.device.queue_submit(queue, &submits, fence) }
     }
 
     fn submit_by_submit2(
         &self,
-        parts: &[Part],
-        buffers: &[Vec<vk::CommandBuffer>],
+        queue: vk::Queue,
+        submissions: &[Submission],
         fence: vk::Fence,
     ) -> Result<(), vk::Result> {
-        let infos = |semaphore, is_wanted: bool, batch: u32| {
-            let info = vk::SemaphoreSubmitInfo::default()
+        let semaphore = |&(semaphore, value): &Value| {
+            vk::SemaphoreSubmitInfo::default()
                 .semaphore(semaphore)
-                .value(batch.into())
-                .stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS);
-            is_wanted.then_some(info).into_iter().collect::<Vec<_>>()
+                .value(value)
+                .stage_mask(vk::PipelineStageFlags2::ALL_COMMANDS)
         };
-        let gates = |part: &Part| infos(self.gate_of(part), part.gate == Some(Gate::Timeline), part.batch);
-        let waits: Vec<_> = parts.iter().map(gates).collect();
-        let signals: Vec<_> =
-            parts.iter().map(|part| infos(self.progress, part.signals, part.batch)).collect();
-        let info =
+        let buffer =
             |&buffer: &vk::CommandBuffer| vk::CommandBufferSubmitInfo::default().command_buffer(buffer);
-        let buffers: Vec<Vec<_>> = buffers.iter().map(|buffers| buffers.iter().map(info).collect()).collect();
-        let submits: Vec<vk::SubmitInfo2<'_>> = (0..parts.len())
-            .map(|part| {
-                vk::SubmitInfo2::default()
-                    .wait_semaphore_infos(&waits[part])
-                    .command_buffer_infos(&buffers[part])
-                    .signal_semaphore_infos(&signals[part])
+        let infos: Vec<(Vec<_>, Vec<_>, Vec<_>)> = submissions
+            .iter()
+            .map(|Submission { waits, buffers, signals }| {
+                (
+                    waits.iter().map(semaphore).collect(),
+                    buffers.iter().map(buffer).collect(),
+                    signals.iter().map(semaphore).collect(),
+                )
             })
             .collect();
-        let gpu = &self.player.gpu;
+        let submits: Vec<vk::SubmitInfo2<'_>> = infos
+            .iter()
+            .map(|(waits, buffers, signals)| {
+                vk::SubmitInfo2::default()
+                    .wait_semaphore_infos(waits)
+                    .command_buffer_infos(buffers)
+                    .signal_semaphore_infos(signals)
+            })
+            .collect();
         // SAFETY: as in `submit_by_submit`.
-        unsafe { gpu.device.queue_submit2(gpu.queue, &submits, fence) }
+        unsafe { self.player.gpu.device.queue_submit2(queue, &submits, fence) }
     }
 
     /// The semaphore that a part waits for, or none.
@@ -264,7 +323,8 @@ impl Session<'_> {
             if of_device {
                 gpu.device.device_wait_idle().map_err(said("vkDeviceWaitIdle"))
             } else {
-                gpu.device.queue_wait_idle(gpu.queue).map_err(said("vkQueueWaitIdle"))
+                // What it has last waited for all that went before.
+                gpu.device.queue_wait_idle(self.order.queue).map_err(said("vkQueueWaitIdle"))
             }
         }
     }
