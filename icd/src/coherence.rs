@@ -15,12 +15,11 @@
 //! address, through images, or from other processes.
 
 use crate::buffer::{Buffer, BufferView};
-use crate::command_buffer::CommandBuffer;
 use crate::config::Config;
 use crate::descriptor_set::{DescriptorSet, Pools};
 use crate::device::Device;
 use crate::memory::Memory;
-use crate::progress::{Point, Progress};
+use crate::progress::{Batches, Point, Progress};
 use crate::references::{Ranges, Uses};
 use crate::tables::{COMMAND_BUFFERS, HandleMap};
 use ash::vk::{self, Handle};
@@ -41,7 +40,7 @@ pub(crate) struct Coherence {
     reachable: RwLock<HandleMap<Arc<Memory>>>,
     /// Those that batches in flight use, likewise.
     active: Mutex<HandleMap<Arc<Memory>>>,
-    pub(crate) progress: Mutex<Progress>,
+    pub(crate) progress: Progress,
     pub(crate) buffers: RwLock<HandleMap<Arc<Buffer>>>,
     pub(crate) buffer_views: RwLock<HandleMap<Arc<BufferView>>>,
     pub(crate) descriptor_sets: RwLock<HandleMap<Arc<DescriptorSet>>>,
@@ -63,7 +62,7 @@ impl Coherence {
             memories: RwLock::default(),
             reachable: RwLock::default(),
             active: Mutex::default(),
-            progress: Mutex::default(),
+            progress: Progress::default(),
             buffers: RwLock::default(),
             buffer_views: RwLock::default(),
             descriptor_sets: RwLock::default(),
@@ -120,11 +119,14 @@ impl Coherence {
     }
 
     /// What a batch of these command buffers may use.
-    fn uses_of(&self, command_buffers: impl Iterator<Item = vk::CommandBuffer>) -> Uses {
+    ///
+    /// # Safety
+    /// They must be live.
+    unsafe fn uses_of(&self, command_buffers: impl Iterator<Item = vk::CommandBuffer>) -> Uses {
         let mut uses = Uses::default();
         for handle in command_buffers {
-            let commands: Option<Arc<CommandBuffer>> = COMMAND_BUFFERS.get(handle);
-            match commands {
+            // SAFETY: the caller's promise.
+            match unsafe { COMMAND_BUFFERS.find(handle) } {
                 Some(_) if Config::get().debug.no_references => {}
                 Some(commands) => commands.references.hold().resolve(&mut uses),
                 None => uses.everything = true,
@@ -133,6 +135,34 @@ impl Coherence {
         let unnamed = if uses.everything { &self.memories } else { &self.reachable };
         unnamed.shared().values().for_each(|memory| uses.add_all(memory));
         uses.joined()
+    }
+
+    /// `command_buffers` are about to be submitted as one batch, the next of `batches`: flushes what it may use, and
+    /// prepares for what it may write.
+    ///
+    /// # Safety
+    /// The command buffers must be live.
+    pub(crate) unsafe fn before_batch(
+        &self,
+        batches: &Batches,
+        command_buffers: impl Iterator<Item = vk::CommandBuffer>,
+    ) -> Point {
+        let (point, is_noted) = self.progress.next(batches);
+        if !is_noted {
+            return point;
+        }
+        measured(Counter::FlushNanoseconds, || {
+            // SAFETY: the caller's promise.
+            let uses = unsafe { self.uses_of(command_buffers) };
+            for (memory, ranges) in uses.memories.into_values() {
+                let mirror = memory.will_use(point, ranges.clone(), &self.progress);
+                self.make_active(&memory);
+                let Some(mirror) = mirror else { continue };
+                flush_ranges(&memory, &mirror, &ranges);
+                ranges.written.iter().for_each(|range| share(&mirror, range));
+            }
+        });
+        point
     }
 }
 
@@ -171,31 +201,6 @@ fn start_profile(device: &str, tracker: &str) {
 }
 
 impl Device {
-    /// `command_buffers` are about to be submitted to `queue`, as one batch: flushes what it may use, and prepares for
-    /// what it may write.
-    pub(crate) fn before_batch(
-        &self,
-        coherence: &Coherence,
-        queue: vk::Queue,
-        command_buffers: impl Iterator<Item = vk::CommandBuffer>,
-    ) -> Point {
-        let (point, is_noted) = coherence.progress.hold().next(queue);
-        if !is_noted {
-            return point;
-        }
-        measured(Counter::FlushNanoseconds, || {
-            for (memory, ranges) in coherence.uses_of(command_buffers).memories.into_values() {
-                let mirror =
-                    memory.will_use(point, ranges.clone(), |point| coherence.progress.hold().is_done(point));
-                coherence.make_active(&memory);
-                let Some(mirror) = mirror else { continue };
-                flush_ranges(&memory, &mirror, &ranges);
-                ranges.written.iter().for_each(|range| share(&mirror, range));
-            }
-        });
-        point
-    }
-
     /// The host is about to signal: flushes what batches in flight use, since the signal may release them.
     pub(crate) fn before_signal(&self) {
         let Some(coherence) = &self.coherence else { return };
@@ -245,19 +250,14 @@ impl Device {
             return result;
         }
         profile().add(Counter::Waits, 1);
-        coherence.progress.hold().learn(done);
+        // Known before the bytes are looked at, so that whatever is dropped was looked at in full.
+        let done = coherence.progress.learn(done);
         let active = coherence.active();
         if active.is_empty() {
             return result;
         }
         measured(Counter::ReadbackNanoseconds, || {
             for memory in active {
-                // Known before the bytes are looked at, so that whatever is dropped was looked at in full.
-                let mut done = memory.points();
-                {
-                    let progress = coherence.progress.hold();
-                    done.retain(|point| progress.is_done(*point));
-                }
                 if let (Some(mirror), ranges) = memory.in_flight() {
                     ranges.written.iter().for_each(|range| readback(&memory, &mirror, range.clone()));
                 }

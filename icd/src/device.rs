@@ -4,12 +4,12 @@ use crate::coherence::Coherence;
 use crate::entry;
 use crate::hidden;
 use crate::physical_device::PhysicalDevice;
+use crate::queue::Queue;
 use crate::tables::{DEVICES, PHYSICAL_DEVICES, QUEUES};
 use ash::vk;
 use std::ffi::{CStr, c_char};
 use std::slice;
 use std::sync::Arc;
-use tidemark_winsys::LockExt;
 
 /// Tidemark's state of a device.
 pub(crate) struct Device {
@@ -115,7 +115,7 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 /// As the specification demands.
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
-    QUEUES.retain(|owner| owner.handle != device);
+    QUEUES.retain(|queue| queue.device.handle != device);
     crate::command_buffer::forget_all(device);
     let destroy = state.fns.vkDestroyDevice;
     // Mirrors end before the memory they mirror.
@@ -158,7 +158,8 @@ pub(crate) unsafe fn queue2(
 
 fn remember(queue: vk::Queue, device: Arc<Device>) {
     if queue != vk::Queue::null() {
-        QUEUES.insert(queue, device);
+        // One that was fetched before goes on as it was.
+        QUEUES.insert_new(queue, || Queue::new(device));
     }
 }
 
@@ -169,7 +170,7 @@ fn remember(queue: vk::Queue, device: Arc<Device>) {
 pub(crate) unsafe fn wait_idle(device: vk::Device) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkDeviceWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
-    let submitted = state.coherence.as_ref().map(|coherence| coherence.progress.hold().last_of_all());
+    let submitted = state.coherence.as_ref().map(|coherence| coherence.progress.last_of_all());
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { wait(device) };
     state.after_wait(result, &submitted.unwrap_or_default())

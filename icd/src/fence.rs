@@ -5,14 +5,11 @@ use crate::progress::Point;
 use crate::tables::DEVICES;
 use ash::vk;
 use std::slice;
-use tidemark_winsys::LockExt;
 
 /// The batches that fences stand for, as submitted so far. To be asked before a wait: after it, another thread may have
 /// submitted the fence anew.
 fn points_of(device: &Device, fences: &[vk::Fence]) -> Vec<Point> {
-    let Some(coherence) = &device.coherence else { return Vec::new() };
-    let progress = coherence.progress.hold();
-    fences.iter().filter_map(|&fence| progress.of_fence(fence)).collect()
+    device.coherence.as_ref().map(|coherence| coherence.progress.of_fences(fences)).unwrap_or_default()
 }
 
 /// vkWaitForFences.
@@ -66,7 +63,7 @@ pub(crate) unsafe fn destroy(
 ) {
     let Some(state) = DEVICES.get(device) else { return };
     if let Some(coherence) = &state.coherence {
-        coherence.progress.hold().forget_fence(fence);
+        coherence.progress.forget_fence(fence);
     }
     if let Some(destroy) = state.next.vkDestroyFence {
         // SAFETY: the arguments are passed on as they came.

@@ -6,7 +6,7 @@ use crate::coherence::{self, Coherence, measured, profile};
 use crate::config::Config;
 use crate::device::Device;
 use crate::memory_types::Kind;
-use crate::progress::Point;
+use crate::progress::{Done, Point, Progress};
 use crate::references::Ranges;
 use crate::tables::DEVICES;
 use ash::vk::{self, Handle};
@@ -67,12 +67,7 @@ impl Memory {
 
     /// A batch that is about to be submitted uses `ranges`. Returns the mirror there is; one that is made later will
     /// know that the device may have written.
-    pub(crate) fn will_use(
-        &self,
-        point: Point,
-        ranges: Ranges,
-        is_done: impl Fn(Point) -> bool,
-    ) -> Option<Arc<Mirror>> {
+    pub(crate) fn will_use(&self, point: Point, ranges: Ranges, progress: &Progress) -> Option<Arc<Mirror>> {
         let mut state = self.state.hold();
         let state = &mut *state;
         if state.mirror.is_none() && !ranges.written.is_empty() {
@@ -80,7 +75,8 @@ impl Memory {
         }
         if state.in_flight.len() >= IN_FLIGHT {
             // Only what wrote nothing may go without a last look.
-            state.in_flight.retain(|(point, ranges)| !ranges.written.is_empty() || !is_done(*point));
+            let done = progress.done();
+            state.in_flight.retain(|(point, ranges)| !ranges.written.is_empty() || !done.includes(*point));
         }
         let is_full = state.in_flight.len() >= IN_FLIGHT;
         match state.in_flight.last_mut() {
@@ -99,15 +95,10 @@ impl Memory {
         (state.mirror.clone(), Ranges::of_all(state.in_flight.iter().map(|(_, ranges)| ranges)))
     }
 
-    /// The batches in flight.
-    pub(crate) fn points(&self) -> Vec<Point> {
-        self.state.hold().in_flight.iter().map(|(point, _)| *point).collect()
-    }
-
-    /// These batches are done, and what they wrote was read back. Returns whether none is left.
-    pub(crate) fn drop_uses(&self, done: &[Point]) -> bool {
+    /// Batches that were known to be `done`, before what they wrote was read back. Returns whether none is left.
+    pub(crate) fn drop_uses(&self, done: &Done) -> bool {
         let mut state = self.state.hold();
-        state.in_flight.retain(|(point, _)| !done.contains(point));
+        state.in_flight.retain(|(point, _)| !done.includes(*point));
         state.in_flight.is_empty()
     }
 
@@ -122,7 +113,7 @@ impl Memory {
             return Ok(mirror.clone());
         }
         // From here on every batch is noted.
-        let unnoted = coherence.progress.hold().add_mirror(self.unnoted_before);
+        let unnoted = coherence.progress.add_mirror(self.unnoted_before);
         let is_active = unnoted.is_some();
         if let Some(points) = unnoted {
             // Any of those may have written, and may still be at it.
@@ -142,7 +133,7 @@ impl Memory {
                 Ok(mirror)
             }
             Err(error) => {
-                coherence.progress.hold().mirrors -= 1;
+                coherence.progress.remove_mirror();
                 Err(error)
             }
         }
@@ -210,7 +201,7 @@ pub(crate) unsafe fn allocate(
         size: usize::try_from(info.allocation_size).unwrap_or(usize::MAX),
         backing_is_coherent,
         is_external,
-        unnoted_before: coherence.progress.hold().unnoted,
+        unnoted_before: coherence.progress.unnoted(),
         is_freed: AtomicBool::new(false),
         state: Mutex::new(State {
             mirror: None,
@@ -267,7 +258,7 @@ pub(crate) unsafe fn free(
                 log::debug!("{memory:?}: freed; it was treated as {treatment:?}");
             }
             mirror.retire();
-            coherence.progress.hold().mirrors -= 1;
+            coherence.progress.remove_mirror();
         }
     }
     if let Some(free) = state.next.vkFreeMemory {

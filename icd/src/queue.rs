@@ -3,13 +3,12 @@
 use crate::chain;
 use crate::coherence::{Coherence, profile};
 use crate::device::Device;
-use crate::progress::Point;
+use crate::progress::{Batches, Point};
 use crate::tables::QUEUES;
 use ash::vk;
 use std::ffi::c_void;
 use std::slice;
 use std::sync::Arc;
-use tidemark_winsys::LockExt;
 use tidemark_winsys::telemetry::Counter;
 
 /// A slice of a caller's array, which may be null if it has no elements.
@@ -24,32 +23,51 @@ unsafe fn array<'a, T>(at: *const T, count: u32) -> &'a [T] {
     unsafe { slice::from_raw_parts(at, count as usize) }
 }
 
-/// The device of a queue. Applications get queues only through commands that remember them.
-fn device_of(queue: vk::Queue) -> Result<Arc<Device>, vk::Result> {
-    QUEUES.get(queue).ok_or(vk::Result::ERROR_DEVICE_LOST)
+/// A queue.
+pub(crate) struct Queue {
+    pub(crate) device: Arc<Device>,
+    batches: Arc<Batches>,
+}
+
+impl Queue {
+    pub(crate) fn new(device: Arc<Device>) -> Self {
+        let batches = device.coherence.as_ref().map(|coherence| coherence.progress.add_queue());
+        Self { device, batches: batches.unwrap_or_default() }
+    }
+}
+
+/// The state of a queue. Applications get queues only through commands that remember them.
+///
+/// # Safety
+/// The result must not outlive the queue's device.
+unsafe fn state_of<'a>(queue: vk::Queue) -> Result<&'a Queue, vk::Result> {
+    // SAFETY: the caller's promise: queues go with their device.
+    unsafe { QUEUES.find(queue) }.ok_or(vk::Result::ERROR_DEVICE_LOST)
 }
 
 /// Lets `prepare` see to the batches, then `call` submit them.
-fn submit_by<F>(
+///
+/// # Safety
+/// The queue's device must be live.
+unsafe fn submit_by<F>(
     queue: vk::Queue,
     fence: vk::Fence,
     command: impl FnOnce(&Device) -> Option<F>,
-    prepare: impl FnOnce(&Device, &Coherence),
+    prepare: impl FnOnce(&Coherence, &Batches),
     call: impl FnOnce(F) -> vk::Result,
 ) -> vk::Result {
-    let device = match device_of(queue) {
-        Ok(device) => device,
+    // SAFETY: the caller's promise.
+    let queue = match unsafe { state_of(queue) } {
+        Ok(queue) => queue,
         Err(error) => return error,
     };
-    let Some(command) = command(&device) else { return vk::Result::ERROR_DEVICE_LOST };
-    if let Some(coherence) = &device.coherence {
+    let Some(command) = command(&queue.device) else { return vk::Result::ERROR_DEVICE_LOST };
+    if let Some(coherence) = &queue.device.coherence {
         profile().add(Counter::Submits, 1);
-        prepare(&device, coherence);
+        prepare(coherence, &queue.batches);
         if fence != vk::Fence::null() {
             // It follows all that was submitted to its queue so far, if there is nothing new.
-            let mut progress = coherence.progress.hold();
-            let last = progress.last(queue);
-            progress.fence_follows(fence, last);
+            coherence.progress.fence_follows(fence, queue.batches.last());
         }
     }
     call(command)
@@ -60,9 +78,8 @@ fn note_signals(coherence: &Coherence, point: Point, semaphores: &[vk::Semaphore
     if values.is_empty() {
         return;
     }
-    let mut progress = coherence.progress.hold();
     for (&semaphore, &value) in semaphores.iter().zip(values) {
-        progress.timeline_follows(semaphore, value, point);
+        coherence.progress.timeline_follows(semaphore, value, point);
     }
 }
 
@@ -95,22 +112,23 @@ pub(crate) unsafe fn submit(
     submits: *const vk::SubmitInfo<'_>,
     fence: vk::Fence,
 ) -> vk::Result {
-    submit_by(
-        queue,
-        fence,
-        |device| device.next.vkQueueSubmit,
-        // SAFETY: valid structures with their arrays and chains.
-        |device, coherence| unsafe {
-            for submit in array(submits, count) {
-                let commands = array(submit.p_command_buffers, submit.command_buffer_count);
-                let point = device.before_batch(coherence, queue, commands.iter().copied());
-                let signals = array(submit.p_signal_semaphores, submit.signal_semaphore_count);
-                note_timelines(coherence, point, signals, submit.p_next);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |submit| unsafe { submit(queue, count, submits, fence) },
-    )
+    // SAFETY: live handles, valid structures with their arrays and chains; the arguments are passed on as they came.
+    unsafe {
+        submit_by(
+            queue,
+            fence,
+            |device| device.next.vkQueueSubmit,
+            |coherence, batches| {
+                for submit in array(submits, count) {
+                    let commands = array(submit.p_command_buffers, submit.command_buffer_count);
+                    let point = coherence.before_batch(batches, commands.iter().copied());
+                    let signals = array(submit.p_signal_semaphores, submit.signal_semaphore_count);
+                    note_timelines(coherence, point, signals, submit.p_next);
+                }
+            },
+            |submit| submit(queue, count, submits, fence),
+        )
+    }
 }
 
 /// vkQueueSubmit2.
@@ -123,25 +141,26 @@ pub(crate) unsafe fn submit2(
     submits: *const vk::SubmitInfo2<'_>,
     fence: vk::Fence,
 ) -> vk::Result {
-    submit_by(
-        queue,
-        fence,
-        |device| device.next.vkQueueSubmit2,
-        // SAFETY: valid structures with their arrays.
-        |device, coherence| unsafe {
-            for submit in array(submits, count) {
-                let commands = array(submit.p_command_buffer_infos, submit.command_buffer_info_count);
-                let commands = commands.iter().map(|info| info.command_buffer);
-                let point = device.before_batch(coherence, queue, commands);
-                let signals = array(submit.p_signal_semaphore_infos, submit.signal_semaphore_info_count);
-                for signal in signals {
-                    note_signals(coherence, point, &[signal.semaphore], &[signal.value]);
+    // SAFETY: live handles, valid structures with their arrays; the arguments are passed on as they came.
+    unsafe {
+        submit_by(
+            queue,
+            fence,
+            |device| device.next.vkQueueSubmit2,
+            |coherence, batches| {
+                for submit in array(submits, count) {
+                    let commands = array(submit.p_command_buffer_infos, submit.command_buffer_info_count);
+                    let commands = commands.iter().map(|info| info.command_buffer);
+                    let point = coherence.before_batch(batches, commands);
+                    let signals = array(submit.p_signal_semaphore_infos, submit.signal_semaphore_info_count);
+                    for signal in signals {
+                        note_signals(coherence, point, &[signal.semaphore], &[signal.value]);
+                    }
                 }
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |submit| unsafe { submit(queue, count, submits, fence) },
-    )
+            },
+            |submit| submit(queue, count, submits, fence),
+        )
+    }
 }
 
 /// vkQueueBindSparse. Memory that is bound can be reached by resources that nobody follows.
@@ -154,38 +173,39 @@ pub(crate) unsafe fn bind_sparse(
     binds: *const vk::BindSparseInfo<'_>,
     fence: vk::Fence,
 ) -> vk::Result {
-    submit_by(
-        queue,
-        fence,
-        |device| device.next.vkQueueBindSparse,
-        // SAFETY: valid structures with their arrays and chains.
-        |device, coherence| unsafe {
-            for bind in array(binds, count) {
-                let buffers = array(bind.p_buffer_binds, bind.buffer_bind_count);
-                let opaque = array(bind.p_image_opaque_binds, bind.image_opaque_bind_count);
-                let images = array(bind.p_image_binds, bind.image_bind_count);
-                let memories = buffers
-                    .iter()
-                    .flat_map(|info| array(info.p_binds, info.bind_count))
-                    .chain(opaque.iter().flat_map(|info| array(info.p_binds, info.bind_count)))
-                    .map(|bind| bind.memory)
-                    .chain(
-                        images
-                            .iter()
-                            .flat_map(|info| array(info.p_binds, info.bind_count))
-                            .map(|bind| bind.memory),
-                    );
-                for memory in memories.filter_map(|memory| coherence.memory(memory)) {
-                    coherence.make_reachable(&memory);
+    // SAFETY: live handles, valid structures with their arrays and chains; the arguments are passed on as they came.
+    unsafe {
+        submit_by(
+            queue,
+            fence,
+            |device| device.next.vkQueueBindSparse,
+            |coherence, batches| {
+                for bind in array(binds, count) {
+                    let buffers = array(bind.p_buffer_binds, bind.buffer_bind_count);
+                    let opaque = array(bind.p_image_opaque_binds, bind.image_opaque_bind_count);
+                    let images = array(bind.p_image_binds, bind.image_bind_count);
+                    let memories = buffers
+                        .iter()
+                        .flat_map(|info| array(info.p_binds, info.bind_count))
+                        .chain(opaque.iter().flat_map(|info| array(info.p_binds, info.bind_count)))
+                        .map(|bind| bind.memory)
+                        .chain(
+                            images
+                                .iter()
+                                .flat_map(|info| array(info.p_binds, info.bind_count))
+                                .map(|bind| bind.memory),
+                        );
+                    for memory in memories.filter_map(|memory| coherence.memory(memory)) {
+                        coherence.make_reachable(&memory);
+                    }
+                    let point = coherence.before_batch(batches, std::iter::empty());
+                    let signals = array(bind.p_signal_semaphores, bind.signal_semaphore_count);
+                    note_timelines(coherence, point, signals, bind.p_next);
                 }
-                let point = device.before_batch(coherence, queue, std::iter::empty());
-                let signals = array(bind.p_signal_semaphores, bind.signal_semaphore_count);
-                note_timelines(coherence, point, signals, bind.p_next);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(queue, count, binds, fence) },
-    )
+            },
+            |bind| bind(queue, count, binds, fence),
+        )
+    }
 }
 
 /// vkQueuePresentKHR: reads images, whose memory is reachable if it is emulated at all.
@@ -193,16 +213,18 @@ pub(crate) unsafe fn bind_sparse(
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn present(queue: vk::Queue, info: *const vk::PresentInfoKHR<'_>) -> vk::Result {
-    submit_by(
-        queue,
-        vk::Fence::null(),
-        |device| device.next.vkQueuePresentKHR,
-        |device, coherence| {
-            device.before_batch(coherence, queue, std::iter::empty());
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |present| unsafe { present(queue, info) },
-    )
+    // SAFETY: a live queue; the arguments are passed on as they came.
+    unsafe {
+        submit_by(
+            queue,
+            vk::Fence::null(),
+            |device| device.next.vkQueuePresentKHR,
+            |coherence, batches| {
+                coherence.before_batch(batches, std::iter::empty());
+            },
+            |present| present(queue, info),
+        )
+    }
 }
 
 /// vkQueueWaitIdle.
@@ -210,13 +232,14 @@ pub(crate) unsafe fn present(queue: vk::Queue, info: *const vk::PresentInfoKHR<'
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn wait_idle(queue: vk::Queue) -> vk::Result {
-    let device = match device_of(queue) {
-        Ok(device) => device,
+    // SAFETY: a live queue.
+    let state = match unsafe { state_of(queue) } {
+        Ok(state) => state,
         Err(error) => return error,
     };
-    let Some(wait) = device.next.vkQueueWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
-    let submitted = device.coherence.as_ref().map(|coherence| coherence.progress.hold().last(queue));
+    let Some(wait) = state.device.next.vkQueueWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
+    let submitted = state.batches.last();
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { wait(queue) };
-    device.after_wait(result, submitted.as_slice())
+    state.device.after_wait(result, &[submitted])
 }

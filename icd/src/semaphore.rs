@@ -5,12 +5,11 @@ use crate::progress::Point;
 use crate::tables::DEVICES;
 use ash::vk;
 use std::slice;
-use tidemark_winsys::LockExt;
 
 /// The batches that are done if `semaphore` has reached `value`.
 fn points_of(device: &Device, semaphore: vk::Semaphore, value: u64) -> Vec<Point> {
     let coherence = device.coherence.as_ref();
-    coherence.map(|coherence| coherence.progress.hold().of_timeline(semaphore, value)).unwrap_or_default()
+    coherence.map(|coherence| coherence.progress.of_timeline(semaphore, value)).unwrap_or_default()
 }
 
 /// vkWaitSemaphores.
@@ -90,7 +89,7 @@ pub(crate) unsafe fn destroy(
 ) {
     let Some(state) = DEVICES.get(device) else { return };
     if let Some(coherence) = &state.coherence {
-        coherence.progress.hold().forget_semaphore(semaphore);
+        coherence.progress.forget_semaphore(semaphore);
     }
     if let Some(destroy) = state.next.vkDestroySemaphore {
         // SAFETY: the arguments are passed on as they came.
