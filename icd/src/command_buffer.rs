@@ -26,13 +26,17 @@ pub(crate) struct CommandBuffer {
 }
 
 /// Notes by `note` what a command refers to, then passes the command on by `call`.
-fn record<F>(
+///
+/// # Safety
+/// The command buffer must be live.
+unsafe fn record<F>(
     commands: vk::CommandBuffer,
     next: impl FnOnce(&Fns) -> Option<F>,
     note: impl FnOnce(&Coherence, &mut References),
     call: impl FnOnce(F),
 ) {
-    let Some(state) = COMMAND_BUFFERS.get(commands) else { return };
+    // SAFETY: the caller's promise.
+    let Some(state) = (unsafe { COMMAND_BUFFERS.find(commands) }) else { return };
     if let Some(coherence) = &state.device.coherence {
         note(coherence, &mut state.references.hold());
     }
@@ -120,7 +124,10 @@ pub(crate) unsafe fn begin(
     commands: vk::CommandBuffer,
     info: *const vk::CommandBufferBeginInfo<'_>,
 ) -> vk::Result {
-    let Some(state) = COMMAND_BUFFERS.get(commands) else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a live command buffer.
+    let Some(state) = (unsafe { COMMAND_BUFFERS.find(commands) }) else {
+        return vk::Result::ERROR_DEVICE_LOST;
+    };
     let Some(begin) = state.device.next.vkBeginCommandBuffer else { return vk::Result::ERROR_DEVICE_LOST };
     state.references.hold().clear();
     // SAFETY: the arguments are passed on as they came.
@@ -132,16 +139,17 @@ pub(crate) unsafe fn begin(
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn execute(commands: vk::CommandBuffer, count: u32, secondaries: *const vk::CommandBuffer) {
-    record(
-        commands,
-        |fns| fns.vkCmdExecuteCommands,
-        |_, references| {
-            for index in 0..count as usize {
-                // SAFETY: one of the caller's `count` handles.
-                references.add_executed(COMMAND_BUFFERS.get(unsafe { *secondaries.add(index) }));
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |execute| unsafe { execute(commands, count, secondaries) },
-    );
+    // SAFETY: live command buffers; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdExecuteCommands,
+            |_, references| {
+                for index in 0..count as usize {
+                    references.add_executed(COMMAND_BUFFERS.get(*secondaries.add(index)));
+                }
+            },
+            |execute| execute(commands, count, secondaries),
+        );
+    }
 }

@@ -7,7 +7,7 @@
 use crate::buffer::Buffer;
 use crate::coherence::Coherence;
 use crate::config::Config;
-use crate::references::{Access, References, Uses};
+use crate::references::{Access, Uses};
 use crate::tables::{DEVICES, HandleMap};
 use ash::vk::{self, DescriptorType as Type, Handle};
 use std::collections::HashMap;
@@ -33,10 +33,10 @@ struct Bindings {
 /// A buffer range in a descriptor.
 #[derive(Clone)]
 pub(crate) struct Bound {
-    buffer: Arc<Buffer>,
-    offset: u64,
-    size: u64,
-    access: Access,
+    pub(crate) buffer: Arc<Buffer>,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    pub(crate) access: Access,
 }
 
 /// The sets of each pool, for the commands that free them together.
@@ -48,11 +48,7 @@ impl DescriptorSet {
             return;
         }
         let bound = self.bound.hold();
-        for Bound { buffer, offset, size, access } in bound.by_place.values().chain(&bound.copied) {
-            if let Some((memory, range)) = buffer.place(*offset, *size) {
-                uses.add(memory, range, *access);
-            }
-        }
+        bound.by_place.values().chain(&bound.copied).for_each(|bound| uses.add_bound(bound));
     }
 
     fn write(&self, binding: u32, element: u32, bound: Option<Bound>) {
@@ -80,12 +76,6 @@ impl DescriptorSet {
                 state.copied.push(bound);
             }
         }
-    }
-}
-
-impl Bound {
-    pub(crate) fn add_to(&self, references: &mut References) {
-        references.add(Some(&self.buffer), self.offset, self.size, self.access);
     }
 }
 

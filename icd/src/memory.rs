@@ -82,7 +82,7 @@ impl Memory {
         match state.in_flight.last_mut() {
             Some((last, known)) if is_full && last.is_of_queue_of(point) => {
                 *last = point;
-                known.merge(ranges);
+                known.merge(&ranges);
             }
             _ => state.in_flight.push((point, ranges)),
         }

@@ -41,8 +41,8 @@ pub(crate) struct Progress {
     queues: Mutex<Vec<Arc<Batches>>>,
     /// Memories that have a mirror. While there is none, nobody notes what batches use.
     ///
-    /// Who adds one counts it first, and then looks at the batches of every queue. A batch looks at this number while it
-    /// holds the lock of its queue's counts: either it had the lock before, and is among those found, or it has it
+    /// Who adds one counts it first, and then looks at the batches of every queue. A batch looks at this number while
+    /// it holds the lock of its queue's counts: either it had the lock before, and is among those found, or it has it
     /// after, and finds the number raised.
     mirrors: AtomicU64,
     known: Mutex<Known>,

@@ -1,10 +1,13 @@
 //! What a command buffer refers to, and what a batch uses in consequence.
 
 use crate::buffer::Buffer;
+use crate::coherence::Coherence;
 use crate::command_buffer::CommandBuffer;
-use crate::descriptor_set::DescriptorSet;
+use crate::descriptor_set::{Bound, DescriptorSet};
 use crate::memory::Memory;
 use crate::tables::HandleMap;
+use ash::vk::{self, Handle};
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 use tidemark_winsys::LockExt;
@@ -18,55 +21,43 @@ pub(crate) enum Access {
     Write,
 }
 
-/// Bytes of emulated memory that a command names.
-struct Reference {
-    memory: Arc<Memory>,
-    range: Range<u64>,
-    access: Access,
-}
-
 /// What a recorded command buffer refers to.
 #[derive(Default)]
 pub(crate) struct References {
-    named: Vec<Reference>,
-    sets: Vec<Arc<DescriptorSet>>,
+    /// The buffers and descriptor sets that commands named, by handle. A loop that binds the same few over and over
+    /// looks each up once: what the commands name outlives their recording, so that no other gets its handle.
+    buffers: HandleMap<Arc<Buffer>>,
+    sets: HandleMap<Arc<DescriptorSet>>,
     executed: Vec<Arc<CommandBuffer>>,
-    /// Something was not understood: the batch may use any memory.
-    everything: bool,
+    /// What the commands use by themselves.
+    uses: Uses,
 }
 
-/// Ranges of one memory that are at most this far apart count as one. What lies between costs little, and a command
-/// with thousands of regions takes one reference.
-const GAP: u64 = 4096;
-
 impl References {
-    /// `size` bytes of `buffer` from `offset` on; `None` is a buffer nobody knows.
-    pub(crate) fn add(&mut self, buffer: Option<&Arc<Buffer>>, offset: u64, size: u64, access: Access) {
-        let Some(buffer) = buffer else {
-            self.everything = true;
-            return;
-        };
-        let Some((memory, range)) = buffer.place(offset, size) else { return };
-        // Loops bind the same few buffers over and over.
-        for last in self.named.iter_mut().rev().take(8) {
-            if Arc::ptr_eq(&last.memory, memory)
-                && last.access == access
-                && range.start <= last.range.end.saturating_add(GAP)
-                && last.range.start <= range.end.saturating_add(GAP)
-            {
-                last.range = last.range.start.min(range.start)..last.range.end.max(range.end);
-                return;
-            }
+    /// `size` bytes of `buffer` from `offset` on. A buffer that nobody knows may lie anywhere.
+    pub(crate) fn add(
+        &mut self,
+        coherence: &Coherence,
+        buffer: vk::Buffer,
+        offset: u64,
+        size: u64,
+        access: Access,
+    ) {
+        match look_up(&mut self.buffers, buffer, |buffer| coherence.buffer(buffer)) {
+            Some(buffer) => self.uses.add_part(buffer, offset, size, access),
+            None => self.uses.everything = true,
         }
-        self.named.push(Reference { memory: memory.clone(), range, access });
+    }
+
+    /// What a descriptor leads to.
+    pub(crate) fn add_bound(&mut self, bound: &Bound) {
+        self.uses.add_bound(bound);
     }
 
     /// A descriptor set, as it will be when the batch is submitted.
-    pub(crate) fn add_set(&mut self, set: Option<Arc<DescriptorSet>>) {
-        match set {
-            Some(set) if self.sets.iter().rev().take(8).any(|known| Arc::ptr_eq(known, &set)) => {}
-            Some(set) => self.sets.push(set),
-            None => self.everything = true,
+    pub(crate) fn add_set(&mut self, coherence: &Coherence, set: vk::DescriptorSet) {
+        if look_up(&mut self.sets, set, |set| coherence.descriptor_set(set)).is_none() {
+            self.uses.everything = true;
         }
     }
 
@@ -74,35 +65,45 @@ impl References {
     pub(crate) fn add_executed(&mut self, commands: Option<Arc<CommandBuffer>>) {
         match commands {
             Some(commands) => self.executed.push(commands),
-            None => self.everything = true,
+            None => self.uses.everything = true,
         }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.named.clear();
+        self.buffers.clear();
         self.sets.clear();
         self.executed.clear();
-        self.everything = false;
+        self.uses.clear();
     }
 
     /// Adds all of it to what a batch uses.
     pub(crate) fn resolve(&self, uses: &mut Uses) {
-        uses.everything |= self.everything;
-        for Reference { memory, range, access } in &self.named {
-            uses.add(memory, range.clone(), *access);
-        }
-        self.sets.iter().for_each(|set| set.resolve(uses));
+        uses.merge(&self.uses);
+        self.sets.values().for_each(|set| set.resolve(uses));
         for commands in &self.executed {
             commands.references.hold().resolve(uses);
         }
     }
 }
 
-/// The emulated memory a batch may use.
+/// What `handle` stands for among those `known`, to which it is added if need be.
+fn look_up<H: Handle + Copy, T>(
+    known: &mut HandleMap<Arc<T>>,
+    handle: H,
+    find: impl FnOnce(H) -> Option<Arc<T>>,
+) -> Option<&Arc<T>> {
+    match known.entry(handle.as_raw()) {
+        Entry::Occupied(entry) => Some(entry.into_mut()),
+        Entry::Vacant(entry) => Some(entry.insert(find(handle)?)),
+    }
+}
+
+/// The emulated memory that commands or a batch may use.
 #[derive(Default)]
 pub(crate) struct Uses {
     /// By [`Memory::key`].
     pub(crate) memories: HandleMap<(Arc<Memory>, Ranges)>,
+    /// Something was not understood: it may be any memory.
     pub(crate) everything: bool,
 }
 
@@ -113,20 +114,55 @@ pub(crate) struct Ranges {
     pub(crate) written: Vec<Range<u64>>,
 }
 
+/// Ranges of one memory that are at most this far apart count as one. What lies between costs little, and a command
+/// with thousands of regions takes one reference.
+const GAP: u64 = 4096;
+
 impl Uses {
-    /// Bytes of a memory. One that was freed may still be named, by descriptors that nothing uses any more.
-    pub(crate) fn add(&mut self, memory: &Arc<Memory>, range: Range<u64>, access: Access) {
-        if memory.is_freed() {
-            return;
+    /// `size` bytes of `buffer` from `offset` on.
+    fn add_part(&mut self, buffer: &Buffer, offset: u64, size: u64, access: Access) {
+        if let Some((memory, range)) = buffer.place(offset, size)
+            && let Some(ranges) = self.ranges_of(memory)
+        {
+            ranges.add(range, access);
         }
-        let (_, ranges) =
-            self.memories.entry(memory.key()).or_insert_with(|| (memory.clone(), Ranges::default()));
-        ranges.of(access).push(range);
+    }
+
+    /// What a descriptor leads to.
+    pub(crate) fn add_bound(&mut self, bound: &Bound) {
+        self.add_part(&bound.buffer, bound.offset, bound.size, bound.access);
     }
 
     /// The whole of a memory, however used.
     pub(crate) fn add_all(&mut self, memory: &Arc<Memory>) {
-        self.add(memory, 0..memory.len() as u64, Access::Write);
+        if let Some(ranges) = self.ranges_of(memory) {
+            ranges.add(0..memory.len() as u64, Access::Write);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.everything |= other.everything;
+        for (memory, ranges) in other.memories.values() {
+            if let Some(known) = self.ranges_of(memory) {
+                known.extend(ranges);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.memories.clear();
+        self.everything = false;
+    }
+
+    /// Where to note what is used of a memory. One that was freed may still be named, by descriptors that nothing uses
+    /// any more.
+    fn ranges_of(&mut self, memory: &Arc<Memory>) -> Option<&mut Ranges> {
+        if memory.is_freed() {
+            return None;
+        }
+        let (_, ranges) =
+            self.memories.entry(memory.key()).or_insert_with(|| (memory.clone(), Ranges::default()));
+        Some(ranges)
     }
 
     /// Joins ranges that overlap or nearly touch.
@@ -144,29 +180,43 @@ impl Ranges {
         Self { read: Vec::new(), written: Vec::from([range]) }
     }
 
-    fn of(&mut self, access: Access) -> &mut Vec<Range<u64>> {
-        match access {
+    fn add(&mut self, range: Range<u64>, access: Access) {
+        let ranges = match access {
             Access::Read => &mut self.read,
             Access::Write => &mut self.written,
+        };
+        // Loops come back to the same few places.
+        for known in ranges.iter_mut().rev().take(8) {
+            if range.start <= known.end.saturating_add(GAP) && known.start <= range.end.saturating_add(GAP) {
+                *known = known.start.min(range.start)..known.end.max(range.end);
+                return;
+            }
         }
+        if ranges.len() == ranges.capacity() {
+            // Many places in turn: as many entries as there are places, or twice that.
+            join(ranges);
+            ranges.reserve(ranges.len().max(1));
+        }
+        ranges.push(range);
     }
 
     /// The ranges of all of them together.
     pub(crate) fn of_all<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
         let mut together = Self::default();
-        for ranges in all {
-            together.read.extend_from_slice(&ranges.read);
-            together.written.extend_from_slice(&ranges.written);
-        }
+        all.for_each(|ranges| together.extend(ranges));
         together.join();
         together
     }
 
     /// Takes in another's ranges.
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.read.extend(other.read);
-        self.written.extend(other.written);
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.extend(other);
         self.join();
+    }
+
+    fn extend(&mut self, other: &Self) {
+        self.read.extend_from_slice(&other.read);
+        self.written.extend_from_slice(&other.written);
     }
 
     fn join(&mut self) {
@@ -195,5 +245,17 @@ mod tests {
         let mut ranges = vec![50_000..60_000, 0..10, 20..30, 5..12, 9_000..9_001];
         join(&mut ranges);
         assert_eq!(ranges, [0..30, 9_000..9_001, 50_000..60_000]);
+    }
+
+    #[test]
+    fn places_that_come_again_take_no_more_room() {
+        let mut ranges = Ranges::default();
+        let places =
+            |round: u64| (0..100).map(move |place| place * 100_000 + round..place * 100_000 + 60_000);
+        (0..50).for_each(|round| places(round).for_each(|range| ranges.add(range, Access::Read)));
+        assert!(ranges.read.len() <= 200, "{}", ranges.read.len());
+        ranges.join();
+        assert!(ranges.read.iter().cloned().eq(places(0)));
+        assert!(ranges.written.is_empty());
     }
 }

@@ -33,20 +33,20 @@ pub(crate) unsafe fn copy_buffer(
     count: u32,
     regions: *const vk::BufferCopy,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdCopyBuffer,
-        |coherence, references| {
-            let (from, to) = (coherence.buffer(from), coherence.buffer(to));
-            // SAFETY: valid for `count` elements, of which there is at least one.
-            for region in unsafe { slice::from_raw_parts(regions, count as usize) } {
-                references.add(from.as_ref(), region.src_offset, region.size, Read);
-                references.add(to.as_ref(), region.dst_offset, region.size, Write);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |copy| unsafe { copy(commands, from, to, count, regions) },
-    );
+    // SAFETY: a live command buffer, and at least one region; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdCopyBuffer,
+            |coherence, references| {
+                for region in slice::from_raw_parts(regions, count as usize) {
+                    references.add(coherence, from, region.src_offset, region.size, Read);
+                    references.add(coherence, to, region.dst_offset, region.size, Write);
+                }
+            },
+            |copy| copy(commands, from, to, count, regions),
+        );
+    }
 }
 
 /// vkCmdCopyBuffer2.
@@ -54,24 +54,22 @@ pub(crate) unsafe fn copy_buffer(
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn copy_buffer2(commands: vk::CommandBuffer, info: *const vk::CopyBufferInfo2<'_>) {
-    record(
-        commands,
-        |fns| fns.vkCmdCopyBuffer2,
-        |coherence, references| {
-            // SAFETY: a valid structure with its regions.
-            let (info, regions) = unsafe {
+    // SAFETY: a live command buffer, and a valid structure with its regions; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdCopyBuffer2,
+            |coherence, references| {
                 let info = &*info;
-                (info, slice::from_raw_parts(info.p_regions, info.region_count as usize))
-            };
-            let (from, to) = (coherence.buffer(info.src_buffer), coherence.buffer(info.dst_buffer));
-            for region in regions {
-                references.add(from.as_ref(), region.src_offset, region.size, Read);
-                references.add(to.as_ref(), region.dst_offset, region.size, Write);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |copy| unsafe { copy(commands, info) },
-    );
+                let regions = slice::from_raw_parts(info.p_regions, info.region_count as usize);
+                for region in regions {
+                    references.add(coherence, info.src_buffer, region.src_offset, region.size, Read);
+                    references.add(coherence, info.dst_buffer, region.dst_offset, region.size, Write);
+                }
+            },
+            |copy| copy(commands, info),
+        );
+    }
 }
 
 /// vkCmdCopyBufferToImage.
@@ -86,20 +84,20 @@ pub(crate) unsafe fn copy_buffer_to_image(
     count: u32,
     regions: *const vk::BufferImageCopy,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdCopyBufferToImage,
-        |coherence, references| {
-            let from = coherence.buffer(from);
-            // SAFETY: valid for `count` elements, of which there is at least one.
-            for region in unsafe { slice::from_raw_parts(regions, count as usize) } {
-                let size = image_bytes!(region);
-                references.add(from.as_ref(), region.buffer_offset, size, Read);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |copy| unsafe { copy(commands, from, image, layout, count, regions) },
-    );
+    // SAFETY: a live command buffer, and at least one region; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdCopyBufferToImage,
+            |coherence, references| {
+                for region in slice::from_raw_parts(regions, count as usize) {
+                    let size = image_bytes!(region);
+                    references.add(coherence, from, region.buffer_offset, size, Read);
+                }
+            },
+            |copy| copy(commands, from, image, layout, count, regions),
+        );
+    }
 }
 
 /// vkCmdCopyBufferToImage2.
@@ -110,24 +108,22 @@ pub(crate) unsafe fn copy_buffer_to_image2(
     commands: vk::CommandBuffer,
     info: *const vk::CopyBufferToImageInfo2<'_>,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdCopyBufferToImage2,
-        |coherence, references| {
-            // SAFETY: a valid structure with its regions.
-            let (info, regions) = unsafe {
+    // SAFETY: a live command buffer, and a valid structure with its regions; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdCopyBufferToImage2,
+            |coherence, references| {
                 let info = &*info;
-                (info, slice::from_raw_parts(info.p_regions, info.region_count as usize))
-            };
-            let from = coherence.buffer(info.src_buffer);
-            for region in regions {
-                let size = image_bytes!(region);
-                references.add(from.as_ref(), region.buffer_offset, size, Read);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |copy| unsafe { copy(commands, info) },
-    );
+                let regions = slice::from_raw_parts(info.p_regions, info.region_count as usize);
+                for region in regions {
+                    let size = image_bytes!(region);
+                    references.add(coherence, info.src_buffer, region.buffer_offset, size, Read);
+                }
+            },
+            |copy| copy(commands, info),
+        );
+    }
 }
 
 /// vkCmdCopyImageToBuffer.
@@ -142,20 +138,20 @@ pub(crate) unsafe fn copy_image_to_buffer(
     count: u32,
     regions: *const vk::BufferImageCopy,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdCopyImageToBuffer,
-        |coherence, references| {
-            let to = coherence.buffer(to);
-            // SAFETY: valid for `count` elements, of which there is at least one.
-            for region in unsafe { slice::from_raw_parts(regions, count as usize) } {
-                let size = image_bytes!(region);
-                references.add(to.as_ref(), region.buffer_offset, size, Write);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |copy| unsafe { copy(commands, image, layout, to, count, regions) },
-    );
+    // SAFETY: a live command buffer, and at least one region; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdCopyImageToBuffer,
+            |coherence, references| {
+                for region in slice::from_raw_parts(regions, count as usize) {
+                    let size = image_bytes!(region);
+                    references.add(coherence, to, region.buffer_offset, size, Write);
+                }
+            },
+            |copy| copy(commands, image, layout, to, count, regions),
+        );
+    }
 }
 
 /// vkCmdCopyImageToBuffer2.
@@ -166,24 +162,22 @@ pub(crate) unsafe fn copy_image_to_buffer2(
     commands: vk::CommandBuffer,
     info: *const vk::CopyImageToBufferInfo2<'_>,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdCopyImageToBuffer2,
-        |coherence, references| {
-            // SAFETY: a valid structure with its regions.
-            let (info, regions) = unsafe {
+    // SAFETY: a live command buffer, and a valid structure with its regions; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdCopyImageToBuffer2,
+            |coherence, references| {
                 let info = &*info;
-                (info, slice::from_raw_parts(info.p_regions, info.region_count as usize))
-            };
-            let to = coherence.buffer(info.dst_buffer);
-            for region in regions {
-                let size = image_bytes!(region);
-                references.add(to.as_ref(), region.buffer_offset, size, Write);
-            }
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |copy| unsafe { copy(commands, info) },
-    );
+                let regions = slice::from_raw_parts(info.p_regions, info.region_count as usize);
+                for region in regions {
+                    let size = image_bytes!(region);
+                    references.add(coherence, info.dst_buffer, region.buffer_offset, size, Write);
+                }
+            },
+            |copy| copy(commands, info),
+        );
+    }
 }
 
 /// vkCmdUpdateBuffer.
@@ -197,13 +191,15 @@ pub(crate) unsafe fn update_buffer(
     size: vk::DeviceSize,
     data: *const c_void,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdUpdateBuffer,
-        |coherence, references| references.add(coherence.buffer(to).as_ref(), offset, size, Write),
-        // SAFETY: the arguments are passed on as they came.
-        |update| unsafe { update(commands, to, offset, size, data) },
-    );
+    // SAFETY: a live command buffer; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdUpdateBuffer,
+            |coherence, references| references.add(coherence, to, offset, size, Write),
+            |update| update(commands, to, offset, size, data),
+        );
+    }
 }
 
 /// vkCmdFillBuffer.
@@ -217,13 +213,15 @@ pub(crate) unsafe fn fill_buffer(
     size: vk::DeviceSize,
     value: u32,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdFillBuffer,
-        |coherence, references| references.add(coherence.buffer(to).as_ref(), offset, size, Write),
-        // SAFETY: the arguments are passed on as they came.
-        |fill| unsafe { fill(commands, to, offset, size, value) },
-    );
+    // SAFETY: a live command buffer; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdFillBuffer,
+            |coherence, references| references.add(coherence, to, offset, size, Write),
+            |fill| fill(commands, to, offset, size, value),
+        );
+    }
 }
 
 /// vkCmdCopyQueryPoolResults.
@@ -241,14 +239,16 @@ pub(crate) unsafe fn copy_query_pool_results(
     stride: vk::DeviceSize,
     flags: vk::QueryResultFlags,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdCopyQueryPoolResults,
-        // How much a query stores depends on its kind.
-        |coherence, references| {
-            references.add(coherence.buffer(to).as_ref(), offset, vk::WHOLE_SIZE, Write);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |copy| unsafe { copy(commands, pool, first, count, to, offset, stride, flags) },
-    );
+    // SAFETY: a live command buffer; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdCopyQueryPoolResults,
+            // How much a query stores depends on its kind.
+            |coherence, references| {
+                references.add(coherence, to, offset, vk::WHOLE_SIZE, Write);
+            },
+            |copy| copy(commands, pool, first, count, to, offset, stride, flags),
+        );
+    }
 }

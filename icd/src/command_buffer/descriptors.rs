@@ -20,7 +20,7 @@ unsafe fn add_sets(
         // SAFETY: the caller's promise.
         let set = unsafe { *sets.add(index) };
         if set != vk::DescriptorSet::null() {
-            references.add_set(coherence.descriptor_set(set));
+            references.add_set(coherence, set);
         }
     }
 }
@@ -41,7 +41,7 @@ unsafe fn add_pushed(
         // SAFETY: a valid structure.
         unsafe {
             for_each_written(coherence, write, |_, _, bound| {
-                bound.into_iter().for_each(|bound| bound.add_to(references));
+                bound.iter().for_each(|bound| references.add_bound(bound));
             });
         }
     }
@@ -59,7 +59,7 @@ unsafe fn add_templated(
     // SAFETY: the caller's promise.
     unsafe {
         for_each_in_template(coherence, &entries, data.cast(), |_, _, bound| {
-            bound.into_iter().for_each(|bound| bound.add_to(references));
+            bound.iter().for_each(|bound| references.add_bound(bound));
         });
     }
 }
@@ -79,14 +79,15 @@ pub(crate) unsafe fn bind_sets(
     offset_count: u32,
     offsets: *const u32,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdBindDescriptorSets,
-        // SAFETY: valid arrays.
-        |coherence, references| unsafe { add_sets(coherence, references, count, sets) },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(commands, point, layout, first, count, sets, offset_count, offsets) },
-    );
+    // SAFETY: a live command buffer, and valid arrays; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdBindDescriptorSets,
+            |coherence, references| add_sets(coherence, references, count, sets),
+            |bind| bind(commands, point, layout, first, count, sets, offset_count, offsets),
+        );
+    }
 }
 
 /// vkCmdBindDescriptorSets2.
@@ -94,16 +95,17 @@ pub(crate) unsafe fn bind_sets(
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn bind_sets2(commands: vk::CommandBuffer, info: *const vk::BindDescriptorSetsInfoKHR<'_>) {
-    record(
-        commands,
-        |fns| fns.vkCmdBindDescriptorSets2,
-        // SAFETY: a valid structure.
-        |coherence, references| unsafe {
-            add_sets(coherence, references, (*info).descriptor_set_count, (*info).p_descriptor_sets);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(commands, info) },
-    );
+    // SAFETY: a live command buffer, and a valid structure; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdBindDescriptorSets2,
+            |coherence, references| {
+                add_sets(coherence, references, (*info).descriptor_set_count, (*info).p_descriptor_sets);
+            },
+            |bind| bind(commands, info),
+        );
+    }
 }
 
 /// vkCmdPushDescriptorSet.
@@ -118,14 +120,15 @@ pub(crate) unsafe fn push(
     count: u32,
     writes: *const vk::WriteDescriptorSet<'_>,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdPushDescriptorSet,
-        // SAFETY: a valid array.
-        |coherence, references| unsafe { add_pushed(coherence, references, count, writes) },
-        // SAFETY: the arguments are passed on as they came.
-        |push| unsafe { push(commands, point, layout, set, count, writes) },
-    );
+    // SAFETY: a live command buffer, and a valid array; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdPushDescriptorSet,
+            |coherence, references| add_pushed(coherence, references, count, writes),
+            |push| push(commands, point, layout, set, count, writes),
+        );
+    }
 }
 
 /// vkCmdPushDescriptorSet2.
@@ -133,16 +136,22 @@ pub(crate) unsafe fn push(
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn push2(commands: vk::CommandBuffer, info: *const vk::PushDescriptorSetInfoKHR<'_>) {
-    record(
-        commands,
-        |fns| fns.vkCmdPushDescriptorSet2,
-        // SAFETY: a valid structure.
-        |coherence, references| unsafe {
-            add_pushed(coherence, references, (*info).descriptor_write_count, (*info).p_descriptor_writes);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |push| unsafe { push(commands, info) },
-    );
+    // SAFETY: a live command buffer, and a valid structure; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdPushDescriptorSet2,
+            |coherence, references| {
+                add_pushed(
+                    coherence,
+                    references,
+                    (*info).descriptor_write_count,
+                    (*info).p_descriptor_writes,
+                );
+            },
+            |push| push(commands, info),
+        );
+    }
 }
 
 /// vkCmdPushDescriptorSetWithTemplate.
@@ -156,14 +165,15 @@ pub(crate) unsafe fn push_with_template(
     set: u32,
     data: *const c_void,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdPushDescriptorSetWithTemplate,
-        // SAFETY: the caller's data is valid for the template.
-        |coherence, references| unsafe { add_templated(coherence, references, template, data) },
-        // SAFETY: the arguments are passed on as they came.
-        |push| unsafe { push(commands, template, layout, set, data) },
-    );
+    // SAFETY: a live command buffer, and data that is valid for the template; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdPushDescriptorSetWithTemplate,
+            |coherence, references| add_templated(coherence, references, template, data),
+            |push| push(commands, template, layout, set, data),
+        );
+    }
 }
 
 /// vkCmdPushDescriptorSetWithTemplate2.
@@ -174,14 +184,15 @@ pub(crate) unsafe fn push_with_template2(
     commands: vk::CommandBuffer,
     info: *const vk::PushDescriptorSetWithTemplateInfoKHR<'_>,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdPushDescriptorSetWithTemplate2,
-        // SAFETY: a valid structure.
-        |coherence, references| unsafe {
-            add_templated(coherence, references, (*info).descriptor_update_template, (*info).p_data);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |push| unsafe { push(commands, info) },
-    );
+    // SAFETY: a live command buffer, and a valid structure; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdPushDescriptorSetWithTemplate2,
+            |coherence, references| {
+                add_templated(coherence, references, (*info).descriptor_update_template, (*info).p_data);
+            },
+            |push| push(commands, info),
+        );
+    }
 }

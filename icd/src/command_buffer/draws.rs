@@ -32,7 +32,7 @@ unsafe fn add_arrays(
             )
         };
         if buffer != vk::Buffer::null() {
-            references.add(coherence.buffer(buffer).as_ref(), offset, size, access);
+            references.add(coherence, buffer, offset, size, access);
         }
     }
 }
@@ -52,16 +52,17 @@ macro_rules! arrays {
                 buffers: *const vk::Buffer,
                 offsets: *const vk::DeviceSize,
             ) {
-                record(
-                    commands,
-                    |fns| fns.$command,
-                    // SAFETY: valid arrays.
-                    |coherence, references| unsafe {
-                        add_arrays(coherence, references, count, buffers, offsets, std::ptr::null(), $access);
-                    },
-                    // SAFETY: the arguments are passed on as they came.
-                    |next| unsafe { next(commands, first, count, buffers, offsets) },
-                );
+                // SAFETY: a live command buffer, and valid arrays; the arguments are passed on as they came.
+                unsafe {
+                    record(
+                        commands,
+                        |fns| fns.$command,
+                        |coherence, references| {
+                            add_arrays(coherence, references, count, buffers, offsets, std::ptr::null(), $access);
+                        },
+                        |next| next(commands, first, count, buffers, offsets),
+                    );
+                }
             }
         )*
     };
@@ -89,16 +90,17 @@ pub(crate) unsafe fn bind_vertex_buffers2(
     sizes: *const vk::DeviceSize,
     strides: *const vk::DeviceSize,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdBindVertexBuffers2,
-        // SAFETY: valid arrays.
-        |coherence, references| unsafe {
-            add_arrays(coherence, references, count, buffers, offsets, sizes, Read);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(commands, first, count, buffers, offsets, sizes, strides) },
-    );
+    // SAFETY: a live command buffer, and valid arrays; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdBindVertexBuffers2,
+            |coherence, references| {
+                add_arrays(coherence, references, count, buffers, offsets, sizes, Read);
+            },
+            |bind| bind(commands, first, count, buffers, offsets, sizes, strides),
+        );
+    }
 }
 
 /// vkCmdBindIndexBuffer.
@@ -111,24 +113,25 @@ pub(crate) unsafe fn bind_index_buffer(
     offset: vk::DeviceSize,
     kind: vk::IndexType,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdBindIndexBuffer,
-        // SAFETY: arrays of one element.
-        |coherence, references| unsafe {
-            add_arrays(
-                coherence,
-                references,
-                1,
-                &raw const buffer,
-                &raw const offset,
-                std::ptr::null(),
-                Read,
-            );
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(commands, buffer, offset, kind) },
-    );
+    // SAFETY: a live command buffer, and arrays of one element; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdBindIndexBuffer,
+            |coherence, references| {
+                add_arrays(
+                    coherence,
+                    references,
+                    1,
+                    &raw const buffer,
+                    &raw const offset,
+                    std::ptr::null(),
+                    Read,
+                );
+            },
+            |bind| bind(commands, buffer, offset, kind),
+        );
+    }
 }
 
 /// vkCmdBindIndexBuffer2.
@@ -142,16 +145,25 @@ pub(crate) unsafe fn bind_index_buffer2(
     size: vk::DeviceSize,
     kind: vk::IndexType,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdBindIndexBuffer2,
-        // SAFETY: arrays of one element.
-        |coherence, references| unsafe {
-            add_arrays(coherence, references, 1, &raw const buffer, &raw const offset, &raw const size, Read);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(commands, buffer, offset, size, kind) },
-    );
+    // SAFETY: a live command buffer, and arrays of one element; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdBindIndexBuffer2,
+            |coherence, references| {
+                add_arrays(
+                    coherence,
+                    references,
+                    1,
+                    &raw const buffer,
+                    &raw const offset,
+                    &raw const size,
+                    Read,
+                );
+            },
+            |bind| bind(commands, buffer, offset, size, kind),
+        );
+    }
 }
 
 /// Commands whose parameters lie in one buffer, from an offset on.
@@ -168,15 +180,17 @@ macro_rules! indirect {
                 offset: vk::DeviceSize,
                 $($arg: $ty),*
             ) {
-                record(
-                    commands,
-                    |fns| fns.$command,
-                    |coherence, references| {
-                        references.add(coherence.buffer(buffer).as_ref(), offset, vk::WHOLE_SIZE, Read);
-                    },
-                    // SAFETY: the arguments are passed on as they came.
-                    |next| unsafe { next(commands, buffer, offset, $($arg),*) },
-                );
+                // SAFETY: a live command buffer; the arguments are passed on as they came.
+                unsafe {
+                    record(
+                        commands,
+                        |fns| fns.$command,
+                        |coherence, references| {
+                            references.add(coherence, buffer, offset, vk::WHOLE_SIZE, Read);
+                        },
+                        |next| next(commands, buffer, offset, $($arg),*),
+                    );
+                }
             }
         )*
     };
@@ -210,18 +224,20 @@ macro_rules! indirect_count {
                 most: u32,
                 stride: u32,
             ) {
-                record(
-                    commands,
-                    |fns| fns.$command,
-                    |coherence, references| {
-                        references.add(coherence.buffer(buffer).as_ref(), offset, vk::WHOLE_SIZE, Read);
-                        references.add(coherence.buffer(count_buffer).as_ref(), count_offset, 4, Read);
-                    },
-                    // SAFETY: the arguments are passed on as they came.
-                    |next| unsafe {
-                        next(commands, buffer, offset, count_buffer, count_offset, most, stride);
-                    },
-                );
+                // SAFETY: a live command buffer; the arguments are passed on as they came.
+                unsafe {
+                    record(
+                        commands,
+                        |fns| fns.$command,
+                        |coherence, references| {
+                            references.add(coherence, buffer, offset, vk::WHOLE_SIZE, Read);
+                            references.add(coherence, count_buffer, count_offset, 4, Read);
+                        },
+                        |next| {
+                            next(commands, buffer, offset, count_buffer, count_offset, most, stride);
+                        },
+                    );
+                }
             }
         )*
     };
@@ -249,15 +265,17 @@ pub(crate) unsafe fn draw_indirect_byte_count(
     counter_offset: u32,
     stride: u32,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdDrawIndirectByteCountEXT,
-        |coherence, references| references.add(coherence.buffer(buffer).as_ref(), offset, 4, Read),
-        // SAFETY: the arguments are passed on as they came.
-        |draw| unsafe {
-            draw(commands, instance_count, first_instance, buffer, offset, counter_offset, stride);
-        },
-    );
+    // SAFETY: a live command buffer; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdDrawIndirectByteCountEXT,
+            |coherence, references| references.add(coherence, buffer, offset, 4, Read),
+            |draw| {
+                draw(commands, instance_count, first_instance, buffer, offset, counter_offset, stride);
+            },
+        );
+    }
 }
 
 /// vkCmdBindTransformFeedbackBuffersEXT.
@@ -272,16 +290,17 @@ pub(crate) unsafe fn bind_transform_feedback_buffers(
     offsets: *const vk::DeviceSize,
     sizes: *const vk::DeviceSize,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdBindTransformFeedbackBuffersEXT,
-        // SAFETY: valid arrays.
-        |coherence, references| unsafe {
-            add_arrays(coherence, references, count, buffers, offsets, sizes, Write);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |bind| unsafe { bind(commands, first, count, buffers, offsets, sizes) },
-    );
+    // SAFETY: a live command buffer, and valid arrays; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdBindTransformFeedbackBuffersEXT,
+            |coherence, references| {
+                add_arrays(coherence, references, count, buffers, offsets, sizes, Write);
+            },
+            |bind| bind(commands, first, count, buffers, offsets, sizes),
+        );
+    }
 }
 
 /// vkCmdBeginConditionalRenderingEXT.
@@ -292,15 +311,16 @@ pub(crate) unsafe fn begin_conditional_rendering(
     commands: vk::CommandBuffer,
     info: *const vk::ConditionalRenderingBeginInfoEXT<'_>,
 ) {
-    record(
-        commands,
-        |fns| fns.vkCmdBeginConditionalRenderingEXT,
-        |coherence, references| {
-            // SAFETY: a valid structure.
-            let (buffer, offset) = unsafe { ((*info).buffer, (*info).offset) };
-            references.add(coherence.buffer(buffer).as_ref(), offset, 4, Read);
-        },
-        // SAFETY: the arguments are passed on as they came.
-        |begin| unsafe { begin(commands, info) },
-    );
+    // SAFETY: a live command buffer, and a valid structure; the arguments are passed on as they came.
+    unsafe {
+        record(
+            commands,
+            |fns| fns.vkCmdBeginConditionalRenderingEXT,
+            |coherence, references| {
+                let (buffer, offset) = ((*info).buffer, (*info).offset);
+                references.add(coherence, buffer, offset, 4, Read);
+            },
+            |begin| begin(commands, info),
+        );
+    }
 }
