@@ -19,14 +19,14 @@ use crate::config::Config;
 use crate::descriptor_set::{DescriptorSet, Pools};
 use crate::device::Device;
 use crate::memory::Memory;
+use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Batches, Point, Progress};
-use crate::references::{Ranges, Uses};
+use crate::references::Uses;
 use crate::tables::{COMMAND_BUFFERS, HandleMap};
 use ash::vk::{self, Handle};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::Instant;
-use tidemark_winsys::telemetry::{Counter, Profile};
+use std::sync::{Arc, Mutex, RwLock};
+use tidemark_winsys::telemetry::Counter;
 use tidemark_winsys::tracker::{self, Choice};
 use tidemark_winsys::{Arena, Costs, LockExt, Mirror, RwLockExt, Traffic};
 
@@ -38,7 +38,7 @@ pub(crate) struct Coherence {
     pub(crate) memories: RwLock<HandleMap<Arc<Memory>>>,
     /// Those that any batch may use, by [`Memory::key`].
     reachable: RwLock<HandleMap<Arc<Memory>>>,
-    /// Those that batches in flight use, likewise.
+    /// Those that batches in flight use, likewise; and those they used when somebody waited last.
     active: Mutex<HandleMap<Arc<Memory>>>,
     pub(crate) progress: Progress,
     pub(crate) buffers: RwLock<HandleMap<Arc<Buffer>>>,
@@ -54,7 +54,7 @@ impl Coherence {
         let choice = Config::get().tracker;
         let tracker = tracker::select(choice);
         log::info!("{name}: tracking writes by {}", tracker.name());
-        start_profile(name, tracker.name());
+        profile::start(name, tracker.name());
         let arena = Arena::new(tracker);
         Self {
             costs: costs(&arena, choice),
@@ -100,6 +100,11 @@ impl Coherence {
         self.active.hold().insert(memory.key(), memory.clone());
     }
 
+    /// `memory` is no longer.
+    pub(crate) fn make_idle(&self, memory: &Memory) {
+        self.active.hold().remove(&memory.key());
+    }
+
     /// Forgets a memory that is freed.
     pub(crate) fn forget(&self, memory: vk::DeviceMemory) -> Option<Arc<Memory>> {
         let memory = self.memories.exclusive().remove(&memory.as_raw())?;
@@ -110,8 +115,9 @@ impl Coherence {
 
     /// Reachable memory that was ever mapped.
     fn reachable(&self) -> Vec<(Arc<Memory>, Arc<Mirror>)> {
-        let reachable = self.reachable.shared();
-        reachable.values().filter_map(|memory| Some((memory.clone(), memory.mirror()?))).collect()
+        // A memory's state may be held across a transfer, the lock may not.
+        let reachable: Vec<Arc<Memory>> = self.reachable.shared().values().cloned().collect();
+        reachable.into_iter().filter_map(|memory| memory.mirror().map(|mirror| (memory, mirror))).collect()
     }
 
     fn active(&self) -> Vec<Arc<Memory>> {
@@ -151,17 +157,15 @@ impl Coherence {
         if !is_noted {
             return point;
         }
-        measured(Counter::FlushNanoseconds, || {
-            // SAFETY: the caller's promise.
-            let uses = unsafe { self.uses_of(command_buffers) };
-            for (memory, ranges) in uses.memories.into_values() {
-                let mirror = memory.will_use(point, ranges.clone(), &self.progress);
-                self.make_active(&memory);
-                let Some(mirror) = mirror else { continue };
-                flush_ranges(&memory, &mirror, &ranges);
-                ranges.written.iter().for_each(|range| share(&mirror, range));
-            }
-        });
+        // SAFETY: the caller's promise.
+        let uses = unsafe { self.uses_of(command_buffers) };
+        if !uses.memories.is_empty() {
+            measured(Counter::FlushNanoseconds, || {
+                for (memory, ranges) in uses.memories.into_values() {
+                    memory.will_use(self, point, ranges);
+                }
+            });
+        }
         point
     }
 }
@@ -177,34 +181,11 @@ fn costs(arena: &Arena, choice: Choice) -> Option<Costs> {
         .ok()
 }
 
-/// Lets the profile show a device that has nothing emulated.
-pub(crate) fn note_device_without(name: &str) {
-    start_profile(name, "none");
-}
-
-static PROFILE: OnceLock<Profile> = OnceLock::new();
-
-/// This process's counters.
-pub(crate) fn profile() -> &'static Profile {
-    PROFILE.get_or_init(Profile::private)
-}
-
-/// The first device of a process names its profile.
-fn start_profile(device: &str, tracker: &str) {
-    PROFILE.get_or_init(|| {
-        let Some(directory) = &Config::get().profile else { return Profile::private() };
-        Profile::shared(directory, device, tracker).unwrap_or_else(|error| {
-            log::warn!("TIDEMARK_PROFILE: cannot write to {}: {error}", directory.display());
-            Profile::private()
-        })
-    });
-}
-
 impl Device {
     /// The host is about to signal: flushes what batches in flight use, since the signal may release them.
     pub(crate) fn before_signal(&self) {
         let Some(coherence) = &self.coherence else { return };
-        profile().add(Counter::Submits, 1);
+        profile::count(Counter::Submits, 1);
         if Config::get().debug.no_signal {
             return;
         }
@@ -212,13 +193,7 @@ impl Device {
         if active.is_empty() {
             return;
         }
-        measured(Counter::FlushNanoseconds, || {
-            for memory in active {
-                if let (Some(mirror), ranges) = memory.in_flight() {
-                    flush_ranges(&memory, &mirror, &ranges);
-                }
-            }
-        });
+        measured(Counter::FlushNanoseconds, || active.iter().for_each(|memory| memory.flush_in_flight()));
     }
 
     /// The host is about to use memory of images itself, by `access`: as a batch would that may use all that is reachable.
@@ -227,7 +202,7 @@ impl Device {
             self.coherence.iter().flat_map(Coherence::reachable).collect();
         for (memory, mirror) in &mirrors {
             flush(memory, mirror, 0..memory.len() as u64);
-            share(mirror, &(0..memory.len() as u64));
+            share(mirror, 0..memory.len() as u64);
         }
         let result = access();
         mirrors.iter().for_each(|(memory, mirror)| readback(memory, mirror, 0..memory.len() as u64));
@@ -249,30 +224,15 @@ impl Device {
         if !told.contains(&result) {
             return result;
         }
-        profile().add(Counter::Waits, 1);
+        profile::count(Counter::Waits, 1);
         // Known before the bytes are looked at, so that whatever is dropped was looked at in full.
         let done = coherence.progress.learn(done);
-        let active = coherence.active();
-        if active.is_empty() {
-            return result;
+        let mut stopwatch = Stopwatch::new(Counter::ReadbackNanoseconds);
+        for memory in coherence.active() {
+            memory.settle(coherence, &done, &mut stopwatch);
         }
-        measured(Counter::ReadbackNanoseconds, || {
-            for memory in active {
-                if let (Some(mirror), ranges) = memory.in_flight() {
-                    ranges.written.iter().for_each(|range| readback(&memory, &mirror, range.clone()));
-                }
-                let mut active = coherence.active.hold();
-                if memory.drop_uses(&done) {
-                    active.remove(&memory.key());
-                }
-            }
-        });
         result
     }
-}
-
-fn flush_ranges(memory: &Memory, mirror: &Mirror, ranges: &Ranges) {
-    ranges.read.iter().chain(&ranges.written).for_each(|range| flush(memory, mirror, range.clone()));
 }
 
 /// Flushes part of a memory.
@@ -289,19 +249,19 @@ pub(crate) fn flush(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
     }
     if let Some(switch) = switch {
         log::debug!("{:?}: {switch}", memory.handle);
-        profile().add(Counter::Switches, 1);
+        profile::count(Counter::Switches, 1);
     }
-    profile().add(Counter::PagesUntracked, untracked);
-    profile().add(Counter::PagesWritten, pages);
-    profile().add(Counter::BytesFlushed, bytes);
+    profile::count(Counter::PagesUntracked, untracked);
+    profile::count(Counter::PagesWritten, pages);
+    profile::count(Counter::BytesFlushed, bytes);
 }
 
 /// Prepares part of a memory for writes by the device.
-fn share(mirror: &Mirror, range: &Range<u64>) {
+pub(crate) fn share(mirror: &Mirror, range: Range<u64>) {
     if Config::get().debug.no_share {
         return;
     }
-    profile().add(Counter::BytesFlushed, mirror.share(in_bytes(range.clone())).bytes);
+    profile::count(Counter::BytesFlushed, mirror.share(in_bytes(range)).bytes);
 }
 
 /// Reads back part of a memory.
@@ -313,19 +273,11 @@ pub(crate) fn readback(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
     if bytes > 0 {
         log::trace!("{:?}: {bytes} bytes read back", memory.handle);
     }
-    profile().add(Counter::BytesReadBack, bytes);
+    profile::count(Counter::BytesReadBack, bytes);
 }
 
 /// A range of an allocation that is mapped, so that its size fits.
 fn in_bytes(range: Range<u64>) -> Range<usize> {
     let fit = |value| usize::try_from(value).unwrap_or(usize::MAX);
     fit(range.start)..fit(range.end)
-}
-
-/// Runs `work` and counts the time it takes.
-pub(crate) fn measured<T>(counter: Counter, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    profile().add(counter, u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-    result
 }

@@ -64,7 +64,7 @@ pub(crate) unsafe fn create(
     let load = |name: &CStr| unsafe { get?(handle, name.as_ptr()) };
     let coherence = state.memory.emulates().then(|| Coherence::new(&state.name));
     if coherence.is_none() {
-        crate::coherence::note_device_without(&state.name);
+        crate::profile::start(&state.name, "none");
     }
     DEVICES.insert(
         handle,

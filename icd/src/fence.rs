@@ -23,12 +23,13 @@ pub(crate) unsafe fn wait(
     all: vk::Bool32,
     timeout: u64,
 ) -> vk::Result {
-    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a live device.
+    let Some(state) = (unsafe { DEVICES.find(device) }) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkWaitForFences else { return vk::Result::ERROR_DEVICE_LOST };
     // Which of several fences is the one that signalled, nobody says.
     let points = if all == vk::TRUE || count == 1 {
         // SAFETY: valid for `count` elements, of which there is at least one.
-        points_of(&state, unsafe { slice::from_raw_parts(fences, count as usize) })
+        points_of(state, unsafe { slice::from_raw_parts(fences, count as usize) })
     } else {
         Vec::new()
     };
@@ -43,9 +44,10 @@ pub(crate) unsafe fn wait(
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn status(device: vk::Device, fence: vk::Fence) -> vk::Result {
-    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a live device.
+    let Some(state) = (unsafe { DEVICES.find(device) }) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(status) = state.next.vkGetFenceStatus else { return vk::Result::ERROR_DEVICE_LOST };
-    let points = points_of(&state, &[fence]);
+    let points = points_of(state, &[fence]);
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { status(device, fence) };
     let done = if result == vk::Result::SUCCESS { &*points } else { &[] };

@@ -15,11 +15,12 @@
 //! | `aperture` | access to device memory through the backing driver's own mapping |
 //! | `backing`, `discovery` | finding and loading the backing driver |
 //! | `audit`, `hidden` | what is intercepted and what is hidden, for the test that holds it against vk.xml |
-//! | `config`, `logger` | environment variables, the log |
+//! | `config`, `logger`, `profile` | environment variables, the log, the counters |
 //!
-//! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a device's
-//! `active` memories; a memory's state; then, each held only for a look-up and with none inside, the tables and
-//! `progress`; last a mirror's. None is held across a wait, and only the mirror's own across a transfer.
+//! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a
+//! memory's state; a device's `active` memories, or its `progress` (the list of queues before a queue's counts); last a
+//! mirror's. The tables are locked for a look-up, with no lock taken inside but for the state of a queue that is fetched
+//! first. None is held across a wait, and across a transfer only those of the memory and its mirror.
 
 mod aperture;
 pub mod audit;
@@ -42,6 +43,7 @@ mod logger;
 mod memory;
 mod memory_types;
 mod physical_device;
+mod profile;
 mod progress;
 mod queue;
 mod references;

@@ -2,14 +2,16 @@
 
 use crate::aperture::Aperture;
 use crate::chain;
-use crate::coherence::{self, Coherence, measured, profile};
+use crate::coherence::{self, Coherence};
 use crate::config::Config;
 use crate::device::Device;
 use crate::memory_types::Kind;
+use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Done, Point, Progress};
-use crate::references::Ranges;
+use crate::references::{self, Ranges};
 use crate::tables::DEVICES;
 use ash::vk::{self, Handle};
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::slice;
@@ -39,6 +41,8 @@ struct State {
     contents: Contents,
     /// What batches that are not known to be done use.
     in_flight: Vec<(Point, Ranges)>,
+    /// Whether it is among the active memories of its device, as it must be while anything is in flight.
+    is_active: bool,
 }
 
 /// Batches in flight that are told apart. Beyond that, done ones are looked for, and then neighbours are joined: the
@@ -52,8 +56,8 @@ impl Memory {
 
     /// What tells it from any other memory, past its end: the driver may give its handle to a new one, while commands and
     /// descriptors still hold on to this.
-    pub(crate) fn key(self: &Arc<Self>) -> u64 {
-        Arc::as_ptr(self) as u64
+    pub(crate) fn key(&self) -> u64 {
+        std::ptr::from_ref(self) as u64
     }
 
     /// Whether vkFreeMemory was called for it.
@@ -65,41 +69,63 @@ impl Memory {
         self.state.hold().mirror.clone()
     }
 
-    /// A batch that is about to be submitted uses `ranges`. Returns the mirror there is; one that is made later will
-    /// know that the device may have written.
-    pub(crate) fn will_use(&self, point: Point, ranges: Ranges, progress: &Progress) -> Option<Arc<Mirror>> {
+    /// A batch that is about to be submitted uses `ranges`: flushes them, and prepares for what it may write. A mirror
+    /// that is made later will know that the device may have written.
+    pub(crate) fn will_use(self: &Arc<Self>, coherence: &Coherence, point: Point, ranges: Ranges) {
         let mut state = self.state.hold();
-        let state = &mut *state;
-        if state.mirror.is_none() && !ranges.written.is_empty() {
-            state.contents = Contents::Defined;
-        }
-        if state.in_flight.len() >= IN_FLIGHT {
-            // Only what wrote nothing may go without a last look.
-            let done = progress.done();
-            state.in_flight.retain(|(point, ranges)| !ranges.written.is_empty() || !done.includes(*point));
-        }
-        let is_full = state.in_flight.len() >= IN_FLIGHT;
-        match state.in_flight.last_mut() {
-            Some((last, known)) if is_full && last.is_of_queue_of(point) => {
-                *last = point;
-                known.merge(&ranges);
+        match &state.mirror {
+            Some(mirror) => {
+                ranges.all().for_each(|range| coherence::flush(self, mirror, range.clone()));
+                ranges.written.iter().for_each(|range| coherence::share(mirror, range.clone()));
             }
-            _ => state.in_flight.push((point, ranges)),
+            None if !ranges.written.is_empty() => state.contents = Contents::Defined,
+            None => {}
         }
-        state.mirror.clone()
+        state.add(point, ranges, &coherence.progress);
+        self.activate(&mut state, coherence);
     }
 
-    /// The mirror, and all that batches in flight use.
-    pub(crate) fn in_flight(&self) -> (Option<Arc<Mirror>>, Ranges) {
+    /// Flushes what batches in flight use.
+    pub(crate) fn flush_in_flight(&self) {
         let state = self.state.hold();
-        (state.mirror.clone(), Ranges::of_all(state.in_flight.iter().map(|(_, ranges)| ranges)))
+        if let Some(mirror) = &state.mirror {
+            let (read, written) = (state.in_flight(|ranges| &ranges.read), state.written());
+            read.iter().chain(&*written).for_each(|range| coherence::flush(self, mirror, range.clone()));
+        }
     }
 
-    /// Batches that were known to be `done`, before what they wrote was read back. Returns whether none is left.
-    pub(crate) fn drop_uses(&self, done: &Done) -> bool {
+    /// Reads back what batches in flight may have written so far.
+    fn read_back_in_flight(&self) {
+        let state = self.state.hold();
+        if let Some(mirror) = &state.mirror {
+            state.written().iter().for_each(|range| coherence::readback(self, mirror, range.clone()));
+        }
+    }
+
+    /// Reads back what batches in flight may have written. Those of them that were known to be `done` before are no
+    /// longer in flight then.
+    pub(crate) fn settle(&self, coherence: &Coherence, done: &Done, stopwatch: &mut Stopwatch) {
         let mut state = self.state.hold();
+        if state.in_flight.is_empty() {
+            // Not used since the last time: this was one look for nothing. But most memory that is used once is used
+            // again and again, and stays.
+            state.is_active = false;
+            coherence.make_idle(self);
+            return;
+        }
+        if let Some(mirror) = &state.mirror {
+            for range in &*state.written() {
+                stopwatch.start();
+                coherence::readback(self, mirror, range.clone());
+            }
+        }
         state.in_flight.retain(|(point, _)| !done.includes(*point));
-        state.in_flight.is_empty()
+    }
+
+    fn activate(self: &Arc<Self>, state: &mut State, coherence: &Coherence) {
+        if !std::mem::replace(&mut state.is_active, true) {
+            coherence.make_active(self);
+        }
     }
 
     /// The mirror, made now if need be.
@@ -113,23 +139,18 @@ impl Memory {
             return Ok(mirror.clone());
         }
         // From here on every batch is noted.
-        let unnoted = coherence.progress.add_mirror(self.unnoted_before);
-        let is_active = unnoted.is_some();
-        if let Some(points) = unnoted {
+        if let Some(points) = coherence.progress.add_mirror(self.unnoted_before) {
             // Any of those may have written, and may still be at it.
             state.contents = Contents::Defined;
             let whole = Ranges::written(0..self.size as u64);
             state.in_flight.extend(points.into_iter().map(|point| (point, whole.clone())));
+            self.activate(&mut state, coherence);
         }
         // Without flush nothing else would show what the device memory really holds.
         let contents = if Config::get().debug.no_flush { Contents::Defined } else { state.contents };
         match self.new_mirror(device, coherence, contents) {
             Ok(mirror) => {
                 state.mirror = Some(mirror.clone());
-                drop(state);
-                if is_active {
-                    coherence.make_active(self);
-                }
                 Ok(mirror)
             }
             Err(error) => {
@@ -163,6 +184,33 @@ impl Memory {
         let whole = self.size as u64;
         let start = offset.min(whole);
         start..if size == vk::WHOLE_SIZE { whole } else { start.saturating_add(size).min(whole) }
+    }
+}
+
+impl State {
+    fn add(&mut self, point: Point, ranges: Ranges, progress: &Progress) {
+        if self.in_flight.len() >= IN_FLIGHT {
+            // Only what wrote nothing may go without a last look.
+            let done = progress.done();
+            self.in_flight.retain(|(point, ranges)| !ranges.written.is_empty() || !done.includes(*point));
+        }
+        let is_full = self.in_flight.len() >= IN_FLIGHT;
+        match self.in_flight.last_mut() {
+            Some((last, known)) if is_full && last.is_of_queue_of(point) => {
+                *last = point;
+                known.merge(&ranges);
+            }
+            _ => self.in_flight.push((point, ranges)),
+        }
+    }
+
+    /// What batches in flight may write.
+    fn written(&self) -> Cow<'_, [Range<u64>]> {
+        self.in_flight(|ranges| &ranges.written)
+    }
+
+    fn in_flight(&self, which: impl Fn(&Ranges) -> &Vec<Range<u64>>) -> Cow<'_, [Range<u64>]> {
+        references::together(self.in_flight.iter().map(|(_, ranges)| &**which(ranges)))
     }
 }
 
@@ -207,10 +255,11 @@ pub(crate) unsafe fn allocate(
             mirror: None,
             contents: if is_external { Contents::Defined } else { Contents::Undefined },
             in_flight: Vec::new(),
+            is_active: false,
         }),
     });
-    profile().add(Counter::Allocations, 1);
-    profile().add(Counter::AllocatedBytes, info.allocation_size);
+    profile::count(Counter::Allocations, 1);
+    profile::count(Counter::AllocatedBytes, info.allocation_size);
     log::debug!("{handle:?}: {} bytes of {:?}", info.allocation_size, memory_type.flags);
     coherence.memories.exclusive().insert(handle.as_raw(), emulated.clone());
     if is_external {
@@ -336,21 +385,14 @@ fn map_emulated(
         if emulated.is_external {
             coherence::readback(&emulated, &mirror, 0..emulated.len() as u64);
         } else {
-            read_back_in_flight(&emulated);
+            emulated.read_back_in_flight();
         }
-        profile().add(Counter::Maps, 1);
+        profile::count(Counter::Maps, 1);
         let view = mirror.view();
         log::debug!("{memory:?}: mapped at {view:p}");
         let offset = usize::try_from(offset).map_err(|_| vk::Result::ERROR_MEMORY_MAP_FAILED)?;
         Ok(view.wrapping_add(offset).cast())
     }))
-}
-
-/// Reads back what batches in flight may have written so far.
-fn read_back_in_flight(memory: &Memory) {
-    if let (Some(mirror), ranges) = memory.in_flight() {
-        ranges.written.into_iter().for_each(|range| coherence::readback(memory, &mirror, range));
-    }
 }
 
 /// vkUnmapMemory.

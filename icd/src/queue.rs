@@ -1,8 +1,9 @@
 //! VkQueue: submission, presentation, and idling. Each submission flushes what its batches may use.
 
 use crate::chain;
-use crate::coherence::{Coherence, profile};
+use crate::coherence::Coherence;
 use crate::device::Device;
+use crate::profile;
 use crate::progress::{Batches, Point};
 use crate::tables::QUEUES;
 use ash::vk;
@@ -45,7 +46,7 @@ unsafe fn state_of<'a>(queue: vk::Queue) -> Result<&'a Queue, vk::Result> {
     unsafe { QUEUES.find(queue) }.ok_or(vk::Result::ERROR_DEVICE_LOST)
 }
 
-/// Lets `prepare` see to the batches, then `call` submit them.
+/// Lets `prepare` see to the batches and tell the last, then `call` submit them.
 ///
 /// # Safety
 /// The queue's device must be live.
@@ -53,7 +54,7 @@ unsafe fn submit_by<F>(
     queue: vk::Queue,
     fence: vk::Fence,
     command: impl FnOnce(&Device) -> Option<F>,
-    prepare: impl FnOnce(&Coherence, &Batches),
+    prepare: impl FnOnce(&Coherence, &Batches) -> Option<Point>,
     call: impl FnOnce(F) -> vk::Result,
 ) -> vk::Result {
     // SAFETY: the caller's promise.
@@ -63,11 +64,11 @@ unsafe fn submit_by<F>(
     };
     let Some(command) = command(&queue.device) else { return vk::Result::ERROR_DEVICE_LOST };
     if let Some(coherence) = &queue.device.coherence {
-        profile().add(Counter::Submits, 1);
-        prepare(coherence, &queue.batches);
+        profile::count(Counter::Submits, 1);
+        let last = prepare(coherence, &queue.batches);
         if fence != vk::Fence::null() {
             // It follows all that was submitted to its queue so far, if there is nothing new.
-            coherence.progress.fence_follows(fence, queue.batches.last());
+            coherence.progress.fence_follows(fence, last.unwrap_or_else(|| queue.batches.last()));
         }
     }
     call(command)
@@ -119,12 +120,15 @@ pub(crate) unsafe fn submit(
             fence,
             |device| device.next.vkQueueSubmit,
             |coherence, batches| {
+                let mut last = None;
                 for submit in array(submits, count) {
                     let commands = array(submit.p_command_buffers, submit.command_buffer_count);
                     let point = coherence.before_batch(batches, commands.iter().copied());
                     let signals = array(submit.p_signal_semaphores, submit.signal_semaphore_count);
                     note_timelines(coherence, point, signals, submit.p_next);
+                    last = Some(point);
                 }
+                last
             },
             |submit| submit(queue, count, submits, fence),
         )
@@ -148,6 +152,7 @@ pub(crate) unsafe fn submit2(
             fence,
             |device| device.next.vkQueueSubmit2,
             |coherence, batches| {
+                let mut last = None;
                 for submit in array(submits, count) {
                     let commands = array(submit.p_command_buffer_infos, submit.command_buffer_info_count);
                     let commands = commands.iter().map(|info| info.command_buffer);
@@ -156,7 +161,9 @@ pub(crate) unsafe fn submit2(
                     for signal in signals {
                         note_signals(coherence, point, &[signal.semaphore], &[signal.value]);
                     }
+                    last = Some(point);
                 }
+                last
             },
             |submit| submit(queue, count, submits, fence),
         )
@@ -180,6 +187,7 @@ pub(crate) unsafe fn bind_sparse(
             fence,
             |device| device.next.vkQueueBindSparse,
             |coherence, batches| {
+                let mut last = None;
                 for bind in array(binds, count) {
                     let buffers = array(bind.p_buffer_binds, bind.buffer_bind_count);
                     let opaque = array(bind.p_image_opaque_binds, bind.image_opaque_bind_count);
@@ -201,7 +209,9 @@ pub(crate) unsafe fn bind_sparse(
                     let point = coherence.before_batch(batches, std::iter::empty());
                     let signals = array(bind.p_signal_semaphores, bind.signal_semaphore_count);
                     note_timelines(coherence, point, signals, bind.p_next);
+                    last = Some(point);
                 }
+                last
             },
             |bind| bind(queue, count, binds, fence),
         )
@@ -219,9 +229,7 @@ pub(crate) unsafe fn present(queue: vk::Queue, info: *const vk::PresentInfoKHR<'
             queue,
             vk::Fence::null(),
             |device| device.next.vkQueuePresentKHR,
-            |coherence, batches| {
-                coherence.before_batch(batches, std::iter::empty());
-            },
+            |coherence, batches| Some(coherence.before_batch(batches, std::iter::empty())),
             |present| present(queue, info),
         )
     }

@@ -7,6 +7,7 @@ use crate::descriptor_set::{Bound, DescriptorSet};
 use crate::memory::Memory;
 use crate::tables::HandleMap;
 use ash::vk::{self, Handle};
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
@@ -200,12 +201,9 @@ impl Ranges {
         ranges.push(range);
     }
 
-    /// The ranges of all of them together.
-    pub(crate) fn of_all<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
-        let mut together = Self::default();
-        all.for_each(|ranges| together.extend(ranges));
-        together.join();
-        together
+    /// Those of both kinds.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.read.iter().chain(&self.written)
     }
 
     /// Takes in another's ranges.
@@ -222,6 +220,21 @@ impl Ranges {
     fn join(&mut self) {
         join(&mut self.read);
         join(&mut self.written);
+    }
+}
+
+/// Joined ranges of all lists together.
+pub(crate) fn together<'a>(lists: impl Iterator<Item = &'a [Range<u64>]>) -> Cow<'a, [Range<u64>]> {
+    let mut lists = lists.filter(|ranges| !ranges.is_empty());
+    let first = lists.next().unwrap_or_default();
+    match lists.next() {
+        None => Cow::Borrowed(first),
+        Some(second) => {
+            let mut all = [first, second].concat();
+            lists.for_each(|ranges| all.extend_from_slice(ranges));
+            join(&mut all);
+            Cow::Owned(all)
+        }
     }
 }
 
@@ -245,6 +258,15 @@ mod tests {
         let mut ranges = vec![50_000..60_000, 0..10, 20..30, 5..12, 9_000..9_001];
         join(&mut ranges);
         assert_eq!(ranges, [0..30, 9_000..9_001, 50_000..60_000]);
+    }
+
+    #[test]
+    fn lists_come_together_joined() {
+        let lists = [vec![], vec![0..10, 50_000..60_000], vec![], vec![5..12, 90_000..90_001]];
+        let both = together(lists.iter().map(Vec::as_slice));
+        assert_eq!(*both, [0..12, 50_000..60_000, 90_000..90_001]);
+        assert_eq!(*together(lists[..3].iter().map(Vec::as_slice)), lists[1]);
+        assert_eq!(*together(std::iter::empty()), []);
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(crate) unsafe fn wait(
     info: *const vk::SemaphoreWaitInfo<'_>,
     timeout: u64,
 ) -> vk::Result {
-    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a live device.
+    let Some(state) = (unsafe { DEVICES.find(device) }) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkWaitSemaphores else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { wait(device, info, timeout) };
@@ -38,7 +39,7 @@ pub(crate) unsafe fn wait(
                 .zip(slice::from_raw_parts(info.p_values, count))
         };
         // A value once reached stays reached, so that asking after the wait is as good as before.
-        done = waits.flat_map(|(&semaphore, &value)| points_of(&state, semaphore, value)).collect();
+        done = waits.flat_map(|(&semaphore, &value)| points_of(state, semaphore, value)).collect();
     }
     state.after_wait(result, &done)
 }
@@ -48,7 +49,8 @@ pub(crate) unsafe fn wait(
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn signal(device: vk::Device, info: *const vk::SemaphoreSignalInfo<'_>) -> vk::Result {
-    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a live device.
+    let Some(state) = (unsafe { DEVICES.find(device) }) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(signal) = state.next.vkSignalSemaphore else { return vk::Result::ERROR_DEVICE_LOST };
     state.before_signal();
     // SAFETY: the arguments are passed on as they came.
@@ -64,7 +66,8 @@ pub(crate) unsafe fn counter_value(
     semaphore: vk::Semaphore,
     value: *mut u64,
 ) -> vk::Result {
-    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a live device.
+    let Some(state) = (unsafe { DEVICES.find(device) }) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(counter_value) = state.next.vkGetSemaphoreCounterValue else {
         return vk::Result::ERROR_DEVICE_LOST;
     };
@@ -73,7 +76,7 @@ pub(crate) unsafe fn counter_value(
     let mut done = Vec::new();
     if result == vk::Result::SUCCESS {
         // SAFETY: stored by the call above.
-        done = points_of(&state, semaphore, unsafe { *value });
+        done = points_of(state, semaphore, unsafe { *value });
     }
     state.after_wait(result, &done)
 }
