@@ -210,6 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn a_handle_stays_to_be_found_while_others_come_and_go() {
+        let table = table();
+        table.insert(Fence::from_raw(7), Arc::new(1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..10_000 {
+                    table.insert(Fence::from_raw(8), Arc::new(2));
+                    table.remove(Fence::from_raw(8));
+                }
+            });
+            assert!((0..10_000).all(|_| found(&table, 7) == Some(1)));
+        });
+    }
+
+    #[test]
     fn a_new_one_replaces_nothing() {
         let table = table();
         table.insert_new(Fence::from_raw(7), || 1);
