@@ -19,7 +19,7 @@
 //!
 //! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a
 //! memory's state; a device's `active` memories, or its `progress` (the list of queues before a queue's counts); last a
-//! mirror's. The tables are locked for a look-up, with no lock taken inside but for the state of a queue that is fetched
+//! mirror's. The tables are locked for a look-up, with no lock taken inside but `progress`, for a queue that is fetched
 //! first. None is held across a wait, and across a transfer only those of the memory and its mirror.
 
 mod aperture;
