@@ -9,17 +9,23 @@ use std::{env, fs};
 /// When it was not built.
 #[must_use]
 pub fn driver_library() -> PathBuf {
+    library("libvulkan_tidemark.so")
+}
+
+/// The mock backing driver, likewise.
+pub(crate) fn mock_library() -> PathBuf {
+    library("libvulkan_tidemark_mock.so")
+}
+
+fn library(name: &str) -> PathBuf {
     // `cargo build` puts it beside the programs, `cargo test` only below deps/: the newer is the current one.
     let profile = profile_dir();
     ["", "deps"]
-        .map(|folder| profile.join(folder).join("libvulkan_tidemark.so"))
+        .map(|folder| profile.join(folder).join(name))
         .into_iter()
         .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
         .max()
-        .map_or_else(
-            || panic!("no libvulkan_tidemark.so below {}: {BUILD}", profile.display()),
-            |(_, path)| path,
-        )
+        .map_or_else(|| panic!("no {name} below {}: {BUILD}", profile.display()), |(_, path)| path)
 }
 
 /// An example program of this package.

@@ -14,8 +14,8 @@ use crate::{Scratch, built};
 pub struct Driver {
     manifest: PathBuf,
     environment: Vec<(OsString, OsString)>,
-    /// Where the manifest lies, if it was made here.
-    _scratch: Option<Arc<Scratch>>,
+    /// Where manifests lie that were made here: its own, and that of what it drives.
+    scratch: Vec<Arc<Scratch>>,
 }
 
 /// The folders in which drivers are announced, as the loader of a distribution has them.
@@ -44,7 +44,7 @@ impl Driver {
     /// The driver that `manifest` names.
     #[must_use]
     pub fn at(manifest: impl Into<PathBuf>) -> Self {
-        Self { manifest: manifest.into(), environment: Vec::new(), _scratch: None }
+        Self { manifest: manifest.into(), environment: Vec::new(), scratch: Vec::new() }
     }
 
     /// Mesa's software driver: the reference, and what Tidemark drives.
@@ -77,16 +77,41 @@ impl Driver {
     /// When either is missing.
     #[must_use]
     pub fn tidemark() -> Self {
-        let library = built::driver_library();
+        Self::tidemark_over(&Self::lavapipe())
+    }
+
+    /// The Tidemark of this workspace over `backing`, every mapping emulated.
+    ///
+    /// # Panics
+    /// When it was not built.
+    #[must_use]
+    pub fn tidemark_over(backing: &Self) -> Self {
+        let mut driver = Self::of_library(&built::driver_library())
+            .with("TIDEMARK_BACKING", backing.manifest())
+            .with("TIDEMARK_MODE", "always");
+        driver.environment.extend(backing.environment.iter().cloned());
+        driver.scratch.extend(backing.scratch.iter().cloned());
+        driver
+    }
+
+    /// The mock of this workspace: lavapipe, with the memory types of the device that `shape` names.
+    ///
+    /// # Panics
+    /// When it was not built.
+    #[must_use]
+    pub fn mock(shape: &str) -> Self {
+        Self::of_library(&built::mock_library()).with("TIDEMARK_MOCK", shape)
+    }
+
+    /// The driver in `library`, with a manifest made for it.
+    fn of_library(library: &Path) -> Self {
         let Some(library) = library.to_str() else {
             panic!("{} cannot stand in a manifest: not UTF-8", library.display());
         };
         let scratch = Scratch::new();
-        let manifest = scratch.file("tidemark_icd.json");
+        let manifest = scratch.file("icd.json");
         write_manifest(&manifest, library, "1.3.0");
-        Self { _scratch: Some(Arc::new(scratch)), ..Self::at(manifest) }
-            .with("TIDEMARK_BACKING", Self::lavapipe().manifest())
-            .with("TIDEMARK_MODE", "always")
+        Self { scratch: vec![Arc::new(scratch)], ..Self::at(manifest) }
     }
 
     /// The same driver with one more environment variable, or another value for it.
