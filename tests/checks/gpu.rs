@@ -52,7 +52,7 @@ impl Gpu {
         size: u64,
         usage: vk::BufferUsageFlags,
     ) -> Result<Buffer, Failure> {
-        let buffer = Buffer::new(self, size, usage, COHERENT, vk::MemoryPropertyFlags::empty())?;
+        let buffer = Buffer::of_type(self, size, usage, |bits| self.coherent_type(bits))?;
         let buffer = buffer.ok_or_else(|| {
             "no HOST_VISIBLE|HOST_COHERENT memory for a buffer, which Vulkan demands".to_string()
         })?;
@@ -214,7 +214,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// `None` if there is no such memory.
+    /// In memory with all of `wanted` and none of `unwanted`; `None` if there is no such memory.
     pub(crate) fn new(
         gpu: &Arc<Gpu>,
         size: u64,
@@ -222,12 +222,22 @@ impl Buffer {
         wanted: vk::MemoryPropertyFlags,
         unwanted: vk::MemoryPropertyFlags,
     ) -> Result<Option<Self>, Failure> {
+        Self::of_type(gpu, size, usage, |bits| gpu.memory_type(bits, wanted, unwanted))
+    }
+
+    /// In memory of the type that `choose` finds among those that the buffer may use.
+    fn of_type(
+        gpu: &Arc<Gpu>,
+        size: u64,
+        usage: vk::BufferUsageFlags,
+        choose: impl FnOnce(u32) -> Option<u32>,
+    ) -> Result<Option<Self>, Failure> {
         let info = vk::BufferCreateInfo::default().size(size).usage(usage);
         // SAFETY: a live device; the buffer is destroyed in `drop`.
         let buffer = unsafe { gpu.device.create_buffer(&info, None) }?;
         // SAFETY: a live buffer.
         let requirements = unsafe { gpu.device.get_buffer_memory_requirements(buffer) };
-        let Some(memory_type) = gpu.memory_type(requirements.memory_type_bits, wanted, unwanted) else {
+        let Some(memory_type) = choose(requirements.memory_type_bits) else {
             // SAFETY: never used.
             unsafe { gpu.device.destroy_buffer(buffer, None) };
             return Ok(None);

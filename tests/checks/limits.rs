@@ -2,7 +2,7 @@
 
 use ash::vk;
 
-use crate::gpu::{COHERENT, Gpu};
+use crate::gpu::Gpu;
 use crate::{Outcome, Verdict};
 
 pub(crate) const CHECKS: &[super::Check] =
@@ -13,9 +13,7 @@ fn ten_thousand_mapped_allocations() -> Verdict {
     let sample = gpu.coherent(4096)?;
     // SAFETY: a live buffer.
     let bits = unsafe { gpu.device.get_buffer_memory_requirements(sample.buffer) }.memory_type_bits;
-    let memory_type = gpu
-        .memory_type(bits, COHERENT, vk::MemoryPropertyFlags::empty())
-        .ok_or_else(|| "no coherent memory".to_string())?;
+    let memory_type = gpu.coherent_type(bits).ok_or_else(|| "no coherent memory".to_string())?;
     let info = vk::MemoryAllocateInfo::default().allocation_size(4096).memory_type_index(memory_type);
     let usage = vk::BufferUsageFlags::TRANSFER_SRC;
     let buffer_info = vk::BufferCreateInfo::default().size(4096).usage(usage);

@@ -2,7 +2,7 @@
 
 use ash::vk;
 
-use crate::gpu::{COHERENT, Gpu};
+use crate::gpu::Gpu;
 use crate::{Outcome, Verdict};
 
 pub(crate) const CHECKS: &[super::Check] = &[
@@ -108,9 +108,7 @@ fn sub_allocation() -> Verdict {
         bits &= requirements.memory_type_bits;
         buffers.push((buffer, offset));
     }
-    let memory_type = gpu
-        .memory_type(bits, COHERENT, vk::MemoryPropertyFlags::empty())
-        .ok_or_else(|| "no coherent memory".to_string())?;
+    let memory_type = gpu.coherent_type(bits).ok_or_else(|| "no coherent memory".to_string())?;
     let allocate = vk::MemoryAllocateInfo::default().allocation_size(size).memory_type_index(memory_type);
     // SAFETY: a valid type; offsets are aligned and inside.
     let address = unsafe {

@@ -101,6 +101,16 @@ impl Gpu {
         })
     }
 
+    /// A coherent memory type out of `bits`, a cached one if there is one: the better for a host that reads, and what
+    /// Tidemark adds to devices that have none.
+    #[must_use]
+    pub fn coherent_type(&self, bits: u32) -> Option<u32> {
+        use vk::MemoryPropertyFlags as Flags;
+        let (coherent, none) = (Flags::HOST_VISIBLE | Flags::HOST_COHERENT, Flags::empty());
+        let cached = self.memory_type(bits, coherent | Flags::HOST_CACHED, none);
+        cached.or_else(|| self.memory_type(bits, coherent, none))
+    }
+
     /// A fence that is not signaled.
     ///
     /// # Errors

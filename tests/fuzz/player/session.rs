@@ -343,7 +343,7 @@ impl Player {
         use vk::MemoryPropertyFlags as Flags;
         let none = Flags::empty();
         let found = if is_coherent {
-            self.gpu.memory_type(bits, Flags::HOST_VISIBLE | Flags::HOST_COHERENT, none)
+            self.gpu.coherent_type(bits)
         } else {
             let hidden = self.gpu.memory_type(bits, Flags::DEVICE_LOCAL, Flags::HOST_VISIBLE);
             hidden.or_else(|| self.gpu.memory_type(bits, none, none))
