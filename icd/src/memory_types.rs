@@ -93,6 +93,11 @@ impl MemoryTypes {
         self.types.iter().any(MemoryType::is_emulated)
     }
 
+    /// Whether applications can map anything.
+    pub(crate) fn is_host_visible(&self) -> bool {
+        self.types.iter().any(|memory_type| memory_type.flags.contains(Flags::HOST_VISIBLE))
+    }
+
     /// The types applications may use where the backing driver allows those of `backing_bits`.
     pub(crate) fn bits(&self, backing_bits: u32) -> u32 {
         let allowed = |memory_type: &MemoryType| backing_bits >> memory_type.backing & 1;
@@ -269,6 +274,16 @@ mod tests {
         let memory = MemoryTypes::new(&without_coherent, Mode::Auto);
         assert_eq!(flags(&memory), [DL, DL | HV | CA, DL | HV | CO | CA]);
         assert_eq!(memory.types[2].kind, Kind::Emulated { backing_is_coherent: false });
+    }
+
+    #[test]
+    fn nothing_is_made_of_memory_that_the_host_does_not_see() {
+        for mode in [Mode::Auto, Mode::Always, Mode::Never] {
+            let hidden = properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0)]);
+            let memory = MemoryTypes::new(&hidden, mode);
+            assert_eq!((flags(&memory).as_slice(), memory.is_host_visible()), ([DL].as_slice(), false));
+            assert!(MemoryTypes::new(&lavapipe(), mode).is_host_visible());
+        }
     }
 
     #[test]

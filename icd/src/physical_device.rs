@@ -1,7 +1,7 @@
 //! VkPhysicalDevice: what the device says of itself, its memory, and its extensions.
 
 use crate::chain;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::entry;
 use crate::hidden;
 use crate::instance::Instance;
@@ -38,12 +38,20 @@ impl PhysicalDevice {
             name: format!("Tidemark ({backing_name})"),
             memory: MemoryTypes::new(&memory, mode),
         };
-        if state.memory.emulates() {
-            log::info!("{backing_name}: mode {mode}, memory types {:?}", state.memory.types);
-        } else {
+        let types = &state.memory.types;
+        if mode == Mode::Never {
+            log::info!("{backing_name}: mode {mode}, everything is passed through");
+        } else if state.memory.emulates() {
+            log::info!("{backing_name}: mode {mode}, memory types {types:?}");
+        } else if state.memory.is_host_visible() {
             log::info!(
                 "{backing_name}: mode {mode}, nothing to emulate: its host-visible memory is coherent and cached \
                  already. TIDEMARK_MODE=always treats it as if it were not"
+            );
+        } else {
+            log::warn!(
+                "{backing_name}: none of its memory is host-visible, so there is nothing to make coherent memory of, \
+                 and applications will find none"
             );
         }
         Some(state)

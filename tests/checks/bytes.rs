@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) const CHECKS: &[super::Check] = &[
     ("neighbouring-words", neighbouring_words),
     ("neighbouring-bytes", neighbouring_bytes),
+    ("flush-beside-the-device", flush_beside_the_device),
     ("host-writes-in-flight", host_writes_in_flight),
     ("write-back-and-forth", write_back_and_forth),
     ("kernel-writes", kernel_writes),
@@ -70,6 +71,44 @@ fn neighbouring_bytes() -> Verdict {
     let back = gpu.copy(&shared, &copy)?;
     gpu.run(back)?;
     copy.expect(wanted)?;
+    Ok(Outcome::Passed)
+}
+
+/// Submits that bring the host's bytes, while an earlier batch is still at work on the bytes beside them: none of the
+/// device's may get lost by it.
+fn flush_beside_the_device() -> Verdict {
+    let gpu = Gpu::new()?;
+    let size = 1024 * 1024;
+    let (shared, source, seen) = (gpu.coherent(size)?, gpu.coherent(size)?, gpu.coherent(size)?);
+    // As far from the host's bytes as the largest nonCoherentAtomSize there may be.
+    let is_device_s = |offset: usize| offset % 512 >= 256;
+    // SAFETY: live buffers, regions inside them.
+    let commands = gpu.record(|commands| unsafe {
+        // One at a time, so that it takes long.
+        for offset in (256..size).step_by(512) {
+            let region = [vk::BufferCopy { src_offset: offset, dst_offset: offset, size: 256 }];
+            gpu.device.cmd_copy_buffer(commands, source.buffer, shared.buffer, &region);
+        }
+    })?;
+    let look = gpu.copy(&shared, &seen)?;
+    for round in 1..=20u8 {
+        source.fill(round);
+        let fence = gpu.fence()?;
+        gpu.submit(commands, fence)?;
+        loop {
+            // A byte of each page.
+            (0..shared.len()).step_by(4096).for_each(|offset| shared.store(offset, round));
+            gpu.submit(look, vk::Fence::null())?;
+            // SAFETY: a live fence.
+            if unsafe { gpu.device.get_fence_status(fence) }? {
+                break;
+            }
+        }
+        gpu.wait_idle()?;
+        // SAFETY: done with.
+        unsafe { gpu.device.destroy_fence(fence, None) };
+        shared.expect(|offset| if is_device_s(offset) || offset % 4096 == 0 { round } else { 0 })?;
+    }
     Ok(Outcome::Passed)
 }
 

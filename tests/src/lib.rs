@@ -14,6 +14,7 @@ mod library;
 mod picture;
 mod run;
 mod scratch;
+mod vulkaninfo;
 mod x11;
 
 pub use built::{binary, driver_library, example};
@@ -24,3 +25,4 @@ pub use library::Library;
 pub use picture::{Difference, Picture};
 pub use run::{Outcome, expect_failure, expect_success, find_program, program, run};
 pub use scratch::Scratch;
+pub use vulkaninfo::{memory_types, vulkaninfo};

@@ -5,7 +5,7 @@
 use ash::vk::{self, MemoryPropertyFlags as Flags};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
-use tidemark_tests::{Driver, Gpu, Outcome, Scratch, expect_failure, expect_success, program, run};
+use tidemark_tests::{Driver, Gpu, Outcome, Scratch, expect_failure, memory_types, program, run, vulkaninfo};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PART: &str = "TIDEMARK_TEST_MOCK";
@@ -20,23 +20,10 @@ const SHAPES: [(&str, &[(u32, u32)]); 6] = [
     ("lavapipe", &[(0xf, 0)]),
 ];
 
-/// The memory types that vulkaninfo lists.
-fn memory_types(outcome: &Outcome) -> Vec<(u32, u32)> {
-    let lines = outcome.stdout.lines().skip_while(|line| !line.starts_with("memoryTypes:"));
-    let values = |name: &'static str| {
-        lines.clone().filter_map(move |line| line.trim().strip_prefix(name)?.trim().strip_prefix("= "))
-    };
-    let flags = values("propertyFlags").map(|value| {
-        let digits = value.trim_start_matches("0x").split(':').next().unwrap_or_default();
-        u32::from_str_radix(digits, 16).expect("flags are a number")
-    });
-    flags.zip(values("heapIndex").map(|value| value.parse().expect("a heap is a number"))).collect()
-}
-
 #[test]
 fn each_shape_shows_its_memory() {
     for (shape, types) in SHAPES {
-        let outcome = expect_success(&mut Driver::mock(shape).command(program("vulkaninfo")), LIMIT);
+        let outcome = vulkaninfo(&Driver::mock(shape));
         assert_eq!(memory_types(&outcome), types, "{shape}: {}", outcome.report());
         assert!(outcome.stdout.contains(&format!("= Tidemark mock ({shape})\n")), "{}", outcome.report());
         assert!(!outcome.stdout.contains("VK_EXT_external_memory_host"), "{}", outcome.report());
