@@ -5,8 +5,9 @@
 //! that is destroyed adds a line of what was mapped, flushed and invalidated.
 //!
 //! - Memory that is not coherent has pages of its own for the host. Only vkFlushMappedMemoryRanges and
-//!   vkInvalidateMappedMemoryRanges join them with the device's, byte for byte as far as they are told and no
-//!   further. What a real cache does by chance, writing lines back early or fetching them late, never happens.
+//!   vkInvalidateMappedMemoryRanges join them with the device's: all bytes that they are told, whether the host wrote
+//!   them or not, and no others. What a cache does by chance, writing lines back early or fetching them late, never
+//!   happens.
 //! - Invalid use of a mapping ends the process, with a line that says what was wrong.
 //! - Memory that is not cached is as fast as any other: user space cannot have write-combined pages. What it costs to
 //!   read them cannot be measured here.
