@@ -57,8 +57,8 @@ impl Aperture {
         if range.is_empty() {
             return;
         }
-        // Whole pages, as the mirror works by pages: more than any nonCoherentAtomSize. A range that reaches the
-        // end of the memory must be given as such.
+        // The mirror works by pages and parts of 256 bytes, of which every nonCoherentAtomSize is a fraction. A range that
+        // reaches the end of the memory must be given as such.
         let size = if range.end >= self.len { vk::WHOLE_SIZE } else { range.len() as u64 };
         let range =
             vk::MappedMemoryRange::default().memory(self.memory).offset(range.start as u64).size(size);
@@ -79,6 +79,10 @@ unsafe impl DeviceMemory for Aperture {
 
     fn len(&self) -> usize {
         self.len
+    }
+
+    fn is_coherent(&self) -> bool {
+        self.maintenance.is_none()
     }
 
     fn invalidate(&self, range: Range<usize>) {

@@ -4,6 +4,7 @@
 //! that differ from the twin are ever stored: to copy an unchanged neighbour along would undo what the other
 //! side wrote there in the meantime.
 
+use std::ops::Range;
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -38,6 +39,60 @@ pub(crate) unsafe fn propagate(source: *const u8, twin: *mut u8, target: *mut u8
             twin.copy_from_slice(snapshot);
         }
         at += n;
+    }
+    changed
+}
+
+/// The grain of [`propagate_by_grains`]: no device's cache lines are larger, and its boundaries are theirs.
+const GRAIN: usize = 256;
+
+/// [`propagate`] where `target` is reached through something that moves whole lines of it. `before` and `after` are called
+/// around the stores to each range of `target` in which there are any: as narrow as lines allow, and for no longer than
+/// the stores take, since what others store there meanwhile may get lost.
+///
+/// # Safety
+/// As for [`propagate`].
+pub(crate) unsafe fn propagate_by_grains(
+    source: *const u8,
+    twin: *mut u8,
+    target: *mut u8,
+    len: usize,
+    before: impl Fn(Range<usize>),
+    after: impl Fn(Range<usize>),
+) -> usize {
+    let mut snapshot = [0u8; BLOCK];
+    let mut changed = 0;
+    for at in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - at);
+        let snapshot = &mut snapshot[..n];
+        // SAFETY: `at + n <= len`; `snapshot` is ours and as long.
+        unsafe { ptr::copy_nonoverlapping(source.add(at), snapshot.as_mut_ptr(), n) };
+        source_may_change();
+        // SAFETY: `at + n <= len`, and the twin is ours alone.
+        let twin = unsafe { slice::from_raw_parts_mut(twin.add(at), n) };
+        let differs = |grain: usize| {
+            let bytes = grain * GRAIN..n.min((grain + 1) * GRAIN);
+            snapshot[bytes.clone()] != twin[bytes]
+        };
+        let mut grain = 0;
+        while grain < n.div_ceil(GRAIN) {
+            let first = grain;
+            while grain < n.div_ceil(GRAIN) && differs(grain) {
+                grain += 1;
+            }
+            if first < grain {
+                let bytes = first * GRAIN..n.min(grain * GRAIN);
+                let whole = at + bytes.start..at + bytes.end;
+                before(whole.clone());
+                // SAFETY: within `len`.
+                changed += unsafe {
+                    store_differences(&snapshot[bytes.clone()], &twin[bytes], target.add(whole.start))
+                };
+                after(whole);
+            }
+            grain += 1;
+        }
+        twin.copy_from_slice(snapshot);
     }
     changed
 }
@@ -170,6 +225,7 @@ fn has_zero_byte(word: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
     use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::thread;
 
@@ -233,6 +289,32 @@ mod tests {
         // SAFETY: three arrays of eight bytes.
         unsafe { propagate(source.as_ptr(), twin.clone().as_mut_ptr(), target.as_mut_ptr(), 8) };
         assert_eq!(target, [1, 9, 9, 2, 9, 9, 9, 3]);
+    }
+
+    #[test]
+    fn only_the_lines_around_what_changed_are_moved() {
+        let mut source = vec![0u8; 2 * BLOCK + 300];
+        for at in [0, 255, 1000, BLOCK - 1, BLOCK, 2 * BLOCK + 299] {
+            source[at] = 1;
+        }
+        let (mut twin, mut target) = (vec![0u8; source.len()], vec![0u8; source.len()]);
+        let (before, after) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        // SAFETY: three vectors of this length.
+        let changed = unsafe {
+            propagate_by_grains(
+                source.as_ptr(),
+                twin.as_mut_ptr(),
+                target.as_mut_ptr(),
+                source.len(),
+                |range| before.borrow_mut().push(range),
+                |range| after.borrow_mut().push(range),
+            )
+        };
+        assert_eq!((changed, &twin, &target), (6, &source, &source));
+        let end = 2 * BLOCK;
+        let moved = [0..256, 768..1024, BLOCK - 256..BLOCK, BLOCK..BLOCK + 256, end + 256..end + 300];
+        assert_eq!(before.into_inner(), moved);
+        assert_eq!(after.into_inner(), moved);
     }
 
     /// Runs `sync` on a page, again and again, while another thread stores to it. What `sync` brought to the target

@@ -54,6 +54,11 @@ pub unsafe trait DeviceMemory: Send + Sync {
         self.len() == 0
     }
 
+    /// Whether there is nothing to do for what follows.
+    fn is_coherent(&self) -> bool {
+        true
+    }
+
     /// Makes what the device wrote to `range` (bytes) visible to the CPU. Nothing to do where the mapping is coherent.
     fn invalidate(&self, range: Range<usize>) {
         let _ = range;
@@ -251,21 +256,23 @@ impl Mirror {
         let host = self.host.alias().wrapping_add(bytes.start);
         let twin = self.host.twin().wrapping_add(bytes.start);
         let device = self.device.address().wrapping_add(bytes.start);
-        let copied = if is_shared {
-            // Where the mapping is not coherent, whole cache lines go out: they must hold what the device wrote.
-            self.device.invalidate(bytes.clone());
+        if !is_shared {
             // SAFETY: `bytes_of` stays within `len`, for which all three are valid; the state's lock is held, so the
-            // twin is ours alone.
-            unsafe { diff::propagate(host, twin, device, bytes.len()) }
-        } else {
-            // SAFETY: as above. The device does not write these pages, so no byte of its is undone.
+            // twin is ours alone. The device does not write these pages, so no byte of its is undone.
             unsafe { ptr::copy_nonoverlapping(host, device, bytes.len()) };
-            bytes.len()
-        };
-        if copied > 0 {
-            self.device.flush(bytes);
+            self.device.flush(bytes.clone());
+            return bytes.len();
         }
-        copied
+        if self.device.is_coherent() {
+            // SAFETY: as above.
+            return unsafe { diff::propagate(host, twin, device, bytes.len()) };
+        }
+        // What goes out are whole lines: around what changed they must hold what the device wrote.
+        let within = |part: Range<usize>| bytes.start + part.start..bytes.start + part.end;
+        let before = |part| self.device.invalidate(within(part));
+        let after = |part| self.device.flush(within(part));
+        // SAFETY: as above.
+        unsafe { diff::propagate_by_grains(host, twin, device, bytes.len(), before, after) }
     }
 
     /// Ends all access to device memory, and waits for what is in progress. The view stays.
