@@ -58,7 +58,7 @@ impl Coherence {
         let arena = Arena::new(tracker);
         Self {
             costs: costs(&arena, choice),
-            arena,
+            arena: arena.reading_back(Config::get().readback),
             memories: RwLock::default(),
             reachable: RwLock::default(),
             active: Mutex::default(),
@@ -240,7 +240,7 @@ pub(crate) fn flush(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
     if Config::get().debug.no_flush {
         return;
     }
-    let Traffic { pages, untracked, bytes, switch } = mirror.flush(in_bytes(range));
+    let Traffic { pages, untracked, bytes, switch, .. } = mirror.flush(in_bytes(range));
     if pages + untracked > 0 {
         log::trace!(
             "{:?}: {bytes} bytes flushed out of {pages} pages and {untracked} untracked",
@@ -269,11 +269,16 @@ pub(crate) fn readback(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
     if Config::get().debug.no_readback {
         return;
     }
-    let Traffic { bytes, .. } = mirror.readback(in_bytes(range));
+    count_readback(memory, mirror.readback(in_bytes(range)));
+}
+
+/// Counts what came to the host, by a readback or since the one before it.
+pub(crate) fn count_readback(memory: &Memory, Traffic { bytes, fetched, .. }: Traffic) {
     if bytes > 0 {
-        log::trace!("{:?}: {bytes} bytes read back", memory.handle);
+        log::trace!("{:?}: {bytes} bytes read back, {fetched} pages fetched", memory.handle);
     }
     profile::count(Counter::BytesReadBack, bytes);
+    profile::count(Counter::PagesFetched, fetched);
 }
 
 /// A range of an allocation that is mapped, so that its size fits.

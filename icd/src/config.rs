@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use tidemark_winsys::tracker;
+use tidemark_winsys::{Readback, tracker};
 
 /// Which memory is emulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub struct Config {
     pub mode: Mode,
     /// `TIDEMARK_TRACKER`.
     pub tracker: tracker::Choice,
+    /// `TIDEMARK_READBACK`.
+    pub readback: Readback,
     /// `TIDEMARK_DEBUG`.
     pub debug: Debug,
     /// `TIDEMARK_LOG`.
@@ -84,10 +86,11 @@ pub struct Config {
 }
 
 /// The variables' names.
-pub const VARIABLES: [&str; 6] = [
+pub const VARIABLES: [&str; 7] = [
     "TIDEMARK_BACKING",
     "TIDEMARK_MODE",
     "TIDEMARK_TRACKER",
+    "TIDEMARK_READBACK",
     "TIDEMARK_DEBUG",
     "TIDEMARK_LOG",
     "TIDEMARK_PROFILE",
@@ -131,6 +134,7 @@ impl Config {
         }
         let mode = text("TIDEMARK_MODE", &mut warnings);
         let tracker = text("TIDEMARK_TRACKER", &mut warnings);
+        let readback = text("TIDEMARK_READBACK", &mut warnings);
         let log = text("TIDEMARK_LOG", &mut warnings);
         let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let config = Self {
@@ -143,6 +147,7 @@ impl Config {
                 tracker::Choice::Auto,
                 &mut warnings,
             ),
+            readback: choose("TIDEMARK_READBACK", readback, &Readback::ALL, Readback::Auto, &mut warnings),
             debug,
             log: choose("TIDEMARK_LOG", log, &crate::logger::LEVELS, LevelFilter::Warn, &mut warnings),
             profile: path("TIDEMARK_PROFILE"),
@@ -185,6 +190,7 @@ mod tests {
     fn nothing_set_is_the_default_and_no_warning() {
         let (config, warnings) = parse(&[]);
         assert_eq!((config.mode, config.tracker, config.debug), Default::default());
+        assert_eq!(config.readback, Readback::Auto);
         assert_eq!(config.log, LevelFilter::Warn);
         assert!(warnings.is_empty());
     }
@@ -194,10 +200,12 @@ mod tests {
         let (config, warnings) = parse(&[
             ("TIDEMARK_MODE", "always"),
             ("TIDEMARK_TRACKER", "compare"),
+            ("TIDEMARK_READBACK", "lazy"),
             ("TIDEMARK_DEBUG", "noflush, noreadback"),
             ("TIDEMARK_LOG", "trace"),
         ]);
         assert_eq!((config.mode, config.tracker), (Mode::Always, tracker::Choice::Compare));
+        assert_eq!(config.readback, Readback::Lazy);
         assert_eq!(config.debug, Debug { no_flush: true, no_readback: true, ..Debug::default() });
         assert_eq!(config.log, LevelFilter::Trace);
         assert!(warnings.is_empty());

@@ -306,7 +306,7 @@ pub(crate) unsafe fn free(
             if let Some(treatment) = mirror.treatment() {
                 log::debug!("{memory:?}: freed; it was treated as {treatment:?}");
             }
-            mirror.retire();
+            coherence::count_readback(&emulated, mirror.retire());
             coherence.progress.remove_mirror();
         }
     }

@@ -1,4 +1,4 @@
-//! `_IOR` and `_IOWR` of the kernel's `include/uapi/asm-generic/ioctl.h`.
+//! `_IO`, `_IOR` and `_IOWR` of the kernel's `include/uapi/asm-generic/ioctl.h`.
 
 const WRITE: u32 = 1;
 const READ: u32 = 2;
@@ -10,6 +10,11 @@ const fn opcode(direction: u32, group: u8, number: u8, size: usize) -> u32 {
     // `u32::from` is not const yet; both casts widen.
     let (group, number) = (group as u32, number as u32);
     direction << 30 | size << 16 | group << 8 | number
+}
+
+/// The kernel looks at the argument's value alone.
+pub(crate) const fn none(group: u8, number: u8) -> u32 {
+    opcode(0, group, number, 0)
 }
 
 /// The kernel fills a `T`.

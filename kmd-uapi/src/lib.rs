@@ -1,6 +1,7 @@
 //! The kernel contracts Tidemark relies on, as types: no system calls, no dependencies, no `std`.
 //!
-//! - [`userfaultfd`]: write-protect tracking of ordinary memory on stock kernels.
+//! - [`userfaultfd`]: write-protect tracking of ordinary memory on stock kernels, and pages held back until they are
+//!   touched.
 //! - [`pagemap`]: collecting and clearing the pages it found written, in one call.
 //!
 //! Sizes and opcodes are asserted at compile time against the values of the kernel's headers, so a

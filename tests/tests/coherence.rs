@@ -108,6 +108,31 @@ fn copying_everything_passes() {
 }
 
 #[test]
+fn lazy_readback_passes() {
+    for tracker in ["auto", "write-protect"] {
+        let driver = Driver::tidemark().with("TIDEMARK_READBACK", "lazy").with("TIDEMARK_TRACKER", tracker);
+        let outcome = expect_success(&mut checks(&driver), LIMIT);
+        expect_all_passed(&outcome, &[NO_BUDGET, NO_LATE_UPDATE]);
+        // A fallback would have said so; without privilege it must.
+        let is_right = !rustix::process::geteuid().is_root() || outcome.stderr.is_empty();
+        assert!(is_right, "{}", outcome.report());
+    }
+}
+
+#[test]
+fn lazy_readback_without_privilege_is_eager_and_says_so() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = UnprivilegedCopy::new();
+    let outcome = expect_success(place.command().env("TIDEMARK_READBACK", "lazy"), LIMIT);
+    expect_all_passed(&outcome, &[NO_BUDGET, NO_LATE_UPDATE]);
+    let mut lines = outcome.stderr.lines();
+    assert!(lines.all(|line| line.contains("lazy readback needs") && line.contains("/dev/userfaultfd")));
+    assert_ne!(outcome.stderr, "");
+}
+
+#[test]
 fn an_unprivileged_process_passes() {
     if !rustix::process::geteuid().is_root() {
         // Then every test of this file is the proof.

@@ -41,6 +41,25 @@ fn run_sums_up_the_traffic_of_the_sample() {
 }
 
 #[test]
+fn run_counts_what_lazy_readback_fetches() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for (readback, is_lazy) in [("lazy", true), ("eager", false)] {
+        let scratch = Scratch::new();
+        let file = scratch.file("summary");
+        let mut command = tidemark();
+        command.args(["run", "--mode", "always", "--readback", readback, "--summary"]).arg(&file);
+        let outcome =
+            expect_success(command.arg("--").arg(example("sample")).args(["--frames", "20"]), LIMIT);
+        assert!(outcome.stdout.contains("bytes checked, ok"), "{}", outcome.report());
+        let summary = std::fs::read_to_string(file).expect("no summary");
+        assert!(number(&summary, "bytes_read_back") >= 20_000, "{summary}");
+        assert_eq!(number(&summary, "pages_fetched") > 0, is_lazy, "{summary}");
+    }
+}
+
+#[test]
 fn run_says_why_there_was_nothing_to_do() {
     let mut command = tidemark();
     let outcome =

@@ -38,11 +38,19 @@ fn seconds(share: f64) -> f64 {
 #[test]
 fn nothing_is_found_with_any_tracker() {
     let driver = Driver::tidemark();
-    for (tracker, share) in [("auto", 0.4), ("write-protect", 0.3), ("compare", 0.15), ("copy-all", 0.15)] {
+    for (tracker, share) in [("auto", 0.3), ("write-protect", 0.2), ("compare", 0.1), ("copy-all", 0.1)] {
         println!("{tracker}:");
         let outcome = expect_nothing_found(&driver.clone().with("TIDEMARK_TRACKER", tracker), seconds(share));
         // A fallback would have said so.
         assert_eq!(outcome.stderr, "", "{}", outcome.report());
+    }
+}
+
+#[test]
+fn nothing_is_found_with_lazy_readback() {
+    for tracker in ["auto", "write-protect"] {
+        let driver = Driver::tidemark().with("TIDEMARK_READBACK", "lazy").with("TIDEMARK_TRACKER", tracker);
+        expect_nothing_found(&driver, seconds(0.15));
     }
 }
 

@@ -143,6 +143,7 @@ fn tidemark_does_not_drive_itself() {
 fn an_unknown_value_is_one_warning_and_the_default() {
     for (variable, known) in [
         ("TIDEMARK_TRACKER", "auto, write-protect, compare, copy-all"),
+        ("TIDEMARK_READBACK", "auto, eager, lazy"),
         ("TIDEMARK_LOG", "error, warn, info, debug, trace"),
         ("TIDEMARK_DEBUG", "noflush, noreadback"),
     ] {

@@ -22,6 +22,7 @@
 use crate::Span;
 use crate::kernel;
 use crate::page_size;
+use crate::readback_policy::Readback;
 use crate::sync::LockExt;
 use crate::tracker::Tracker;
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
@@ -39,13 +40,32 @@ const SMALL_CHUNK: usize = 256 << 20;
 /// Allocator of host memory. May be used from any thread.
 pub struct Arena {
     tracker: Arc<dyn Tracker>,
+    readback: Readback,
     chunks: Mutex<Vec<Arc<Chunk>>>,
 }
 
 impl Arena {
     /// An arena whose views `tracker` can watch.
     pub fn new(tracker: Arc<dyn Tracker>) -> Self {
-        Self { tracker, chunks: Mutex::new(Vec::new()) }
+        Self { tracker, readback: Readback::Eager, chunks: Mutex::new(Vec::new()) }
+    }
+
+    /// The same, whose mirrors read back as `readback` says: eagerly, if the tracker has no other way.
+    pub fn reading_back(self, readback: Readback) -> Self {
+        if readback == Readback::Lazy && self.tracker.pager().is_none() {
+            log::warn!(
+                "lazy readback needs write-protect tracking and a process that may have the kernel's own page faults \
+                 delivered: reading back eagerly instead (slower where little is read, still right). Let it open \
+                 /dev/userfaultfd, give it CAP_SYS_PTRACE, or set vm.unprivileged_userfaultfd to 1; `tidemark doctor` \
+                 tells what it has"
+            );
+        }
+        Self { readback, ..self }
+    }
+
+    /// How mirrors read back.
+    pub(crate) fn readback(&self) -> Readback {
+        self.readback
     }
 
     /// The tracker that watches this arena's views.

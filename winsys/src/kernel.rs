@@ -1,12 +1,14 @@
 //! The stock kernel's dirty-tracking interfaces: thin, typed calls, and the proof that they work here.
 
+pub(crate) mod faults;
+
 use crate::{Span, page_size};
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use rustix::mm::{Advice, MapFlags, ProtFlags, UserfaultfdFlags};
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tidemark_kmd_uapi::{pagemap, userfaultfd};
@@ -67,26 +69,72 @@ unsafe impl<T, const OPCODE: Opcode> Ioctl for Call<'_, T, OPCODE> {
     }
 }
 
-/// Opens a userfaultfd with asynchronous write protection of shared memory.
-pub(crate) fn open_userfaultfd() -> Result<OwnedFd, Unsupported> {
-    // USER_MODE_ONLY: allowed without privilege, and enough, as asynchronous faults are never delivered.
-    let flags = UserfaultfdFlags::from_bits_retain(userfaultfd::USER_MODE_ONLY)
-        | UserfaultfdFlags::CLOEXEC
-        | UserfaultfdFlags::NONBLOCK;
+/// What creates a userfaultfd: its flags, which `/dev/userfaultfd` takes by value.
+struct Create(UserfaultfdFlags);
+
+// SAFETY: the argument is a number; the result is a new descriptor.
+unsafe impl Ioctl for Create {
+    type Output = OwnedFd;
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        userfaultfd::USERFAULTFD_IOC_NEW
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::without_provenance_mut(self.0.bits() as usize)
+    }
+
+    unsafe fn output_from_ptr(returned: IoctlOutput, _: *mut c_void) -> rustix::io::Result<OwnedFd> {
+        // SAFETY: the kernel's new descriptor, which nobody else knows.
+        Ok(unsafe { OwnedFd::from_raw_fd(returned) })
+    }
+}
+
+/// A userfaultfd with asynchronous write protection of shared memory.
+pub(crate) struct Userfaultfd {
+    pub(crate) fd: OwnedFd,
+    /// Whether it also delivers faults on pages that are held back, the kernel's own among them.
+    pub(crate) delivers_faults: bool,
+}
+
+/// Opens one: the privileged way if the process may, since otherwise a system call that touches a page held back fails
+/// with EFAULT instead of waiting for it.
+pub(crate) fn open_userfaultfd() -> Result<Userfaultfd, Unsupported> {
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    let from_device = || -> rustix::io::Result<OwnedFd> {
+        let device = rustix::fs::open("/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        // SAFETY: creates a descriptor and touches no memory.
+        unsafe { rustix::ioctl::ioctl(device, Create(flags)) }
+    };
     // SAFETY: creates a descriptor and touches no memory.
-    let fd = unsafe { rustix::mm::userfaultfd(flags) }.map_err(|e| Unsupported::Userfaultfd(e.into()))?;
+    let from_system_call = |flags| unsafe { rustix::mm::userfaultfd(flags) };
     let wanted = userfaultfd::FEATURE_WP_ASYNC
         | userfaultfd::FEATURE_WP_UNPOPULATED
         | userfaultfd::FEATURE_WP_HUGETLBFS_SHMEM;
-    let mut api = userfaultfd::Api { api: userfaultfd::API, features: wanted, ioctls: 0 };
-    // SAFETY: the argument is a live `struct uffdio_api`.
-    unsafe { rustix::ioctl::ioctl(&fd, Call::<_, { userfaultfd::UFFDIO_API }>(&mut api)) }
-        .map_err(|e| Unsupported::WriteProtectAsync(e.into()))?;
-    // The kernel clears bits it knows but was not built with.
-    if api.features & wanted != wanted {
-        return Err(Unsupported::WriteProtectAsync(io::ErrorKind::Unsupported.into()));
+    let privileged = from_device().or_else(|_| from_system_call(flags));
+    if let Ok(fd) = privileged
+        && enable(&fd, wanted | userfaultfd::FEATURE_MINOR_SHMEM).is_ok()
+    {
+        return Ok(Userfaultfd { fd, delivers_faults: true });
     }
-    Ok(fd)
+    // USER_MODE_ONLY: allowed without privilege, and enough, as asynchronous faults are never delivered.
+    let flags = flags | UserfaultfdFlags::from_bits_retain(userfaultfd::USER_MODE_ONLY);
+    let fd = from_system_call(flags).map_err(|e| Unsupported::Userfaultfd(e.into()))?;
+    enable(&fd, wanted).map_err(Unsupported::WriteProtectAsync)?;
+    Ok(Userfaultfd { fd, delivers_faults: false })
+}
+
+/// Starts a userfaultfd with all of `features`.
+fn enable(fd: &OwnedFd, features: u64) -> io::Result<()> {
+    let mut api = userfaultfd::Api { api: userfaultfd::API, features, ioctls: 0 };
+    // SAFETY: the argument is a live `struct uffdio_api`.
+    unsafe { rustix::ioctl::ioctl(fd, Call::<_, { userfaultfd::UFFDIO_API }>(&mut api)) }?;
+    // The kernel clears bits it knows but was not built with.
+    if api.features & features != features {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(())
 }
 
 /// A number for this process's address space. A forked child, whose address space is a copy, gets another.
@@ -137,38 +185,40 @@ pub(crate) fn open_pagemap() -> Result<OwnedFd, Unsupported> {
 
 /// Puts a mapping under asynchronous write protection. Pages stay writable until they are scanned.
 pub(crate) fn register_write_protect(uffd: impl AsFd, region: Span) -> io::Result<()> {
-    let mut register = userfaultfd::Register {
-        range: userfaultfd::Range { start: region.start as u64, len: region.len() as u64 },
-        mode: userfaultfd::REGISTER_MODE_WP,
-        ioctls: 0,
-    };
+    register(uffd, region, userfaultfd::REGISTER_MODE_WP)
+}
+
+/// Registers a mapping in `mode` as well, for asynchronous write protection at least.
+fn register(uffd: impl AsFd, region: Span, mode: u64) -> io::Result<()> {
+    let mut register = userfaultfd::Register { range: range_of(region), mode, ioctls: 0 };
     // SAFETY: the argument is a live `struct uffdio_register`; asynchronous write protection does not
-    // change what a load or a store of the region means.
+    // change what a load or a store of the region means, and other faults only delay it.
     unsafe { rustix::ioctl::ioctl(uffd, Call::<_, { userfaultfd::UFFDIO_REGISTER }>(&mut register)) }?;
     Ok(())
 }
 
-/// What a scan does with the pages that it reports.
+fn range_of(span: Span) -> userfaultfd::Range {
+    userfaultfd::Range { start: span.start as u64, len: span.len() as u64 }
+}
+
+/// What a scan does with the pages it reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// It protects them again.
+pub(crate) enum Scan {
+    /// Leaves them as they are.
+    Look,
+    /// Protects them again, each in one step with its report.
     Protect,
-    /// Nothing: they are still written.
-    Leave,
 }
 
 /// One `PAGEMAP_SCAN` over `span`: the written regions that fitted into `regions`, and the address where the walk
 /// stopped.
 pub(crate) fn scan(
     pagemap: impl AsFd,
+    scan: Scan,
     span: Span,
-    then: Then,
     regions: &mut [pagemap::PageRegion],
 ) -> io::Result<(&[pagemap::PageRegion], usize)> {
-    let protect = match then {
-        Then::Protect => pagemap::SCAN_WP_MATCHING,
-        Then::Leave => 0,
-    };
+    let protect = if scan == Scan::Protect { pagemap::SCAN_WP_MATCHING } else { 0 };
     let mut argument = pagemap::ScanArg {
         size: size_of::<pagemap::ScanArg>() as u64,
         flags: protect | pagemap::SCAN_CHECK_WPASYNC,

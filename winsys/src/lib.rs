@@ -11,9 +11,13 @@
 //!   Tidemark ─────> alias ┘                      └─ readback: device ≠ twin ──> alias, twin
 //! ```
 //!
+//! Where the kernel lets it, a readback may also be put off until a page is touched ([`Readback`]).
+//!
 //! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock the caller's
 //! [`DeviceMemory`] is called, which must not come back here. A transfer holds its own mirror's lock alone: who waits
-//! for that lock needs what is being moved.
+//! for that lock needs what is being moved. The pager's thread holds the lock of its providers and under it one
+//! mirror's, so nobody who holds a mirror's takes the former. No thread touches a view under any of these locks: it would
+//! wait for the pager's thread, which waits for the lock.
 
 mod costs;
 mod diff;
@@ -22,7 +26,9 @@ mod host_memory;
 pub mod kernel;
 mod mirror;
 mod page_set;
+mod pager;
 mod policy;
+mod readback_policy;
 mod sync;
 pub mod telemetry;
 pub mod tracker;
@@ -30,7 +36,9 @@ pub mod tracker;
 pub use costs::Costs;
 pub use host_memory::{Arena, HostMemory};
 pub use mirror::{Contents, DeviceMemory, Mirror, Traffic};
+pub use pager::Pager;
 pub use policy::{Switch, Treatment};
+pub use readback_policy::Readback;
 pub use sync::{LockExt, RwLockExt};
 
 /// Addresses, page-aligned at both ends.

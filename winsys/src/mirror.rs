@@ -9,6 +9,8 @@
 //! A flush first clears the tracking, then reads the bytes. A write that races with it lands before the page
 //! was read, and is in this flush, or marks the page again, and is in the next.
 
+mod lazy;
+
 use crate::Span;
 use crate::costs::Costs;
 use crate::diff;
@@ -16,10 +18,12 @@ use crate::host_memory::{Arena, HostMemory};
 use crate::page_set::PageSet;
 use crate::page_size;
 use crate::policy::{Plan, Policy, Switch, Treatment};
+use crate::readback_policy::MEASURED;
 use crate::sync::LockExt;
 use crate::tracker::Tracker;
+use lazy::{Deferral, Lazy};
 use std::io;
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -35,9 +39,22 @@ pub struct Traffic {
     pub bytes: u64,
     /// What the policy made of it, if that is news.
     pub switch: Option<Switch>,
+    /// Pages that were brought in when they were touched, since the last call that tells. They count as looked at, too.
+    pub fetched: u64,
 }
 
-/// Device memory as the CPU reaches it.
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.pages += other.pages;
+        self.untracked += other.untracked;
+        self.bytes += other.bytes;
+        self.fetched += other.fetched;
+    }
+}
+
+/// Device memory as the CPU reaches it. It is used under the mirror's lock, and where readback is lazy by a thread of its
+/// own, while a thread of the application waits, wherever that touched a page: so what is done here must not wait for
+/// anybody who reads an application's memory.
 ///
 /// # Safety
 /// `address` must be valid for reads and writes of `len` bytes as long as this value lives, or until the mirror that
@@ -72,11 +89,13 @@ pub unsafe trait DeviceMemory: Send + Sync {
 
 /// One allocation's host view, twin and device memory. May be used from any thread.
 pub struct Mirror {
-    host: HostMemory,
-    device: Box<dyn DeviceMemory>,
+    /// First, so that it ends before what it works on.
+    deferral: Option<Deferral>,
+    host: Arc<HostMemory>,
+    device: Arc<dyn DeviceMemory>,
     len: usize,
     tracker: Arc<dyn Tracker>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 /// What a new mirror's device memory holds.
@@ -99,6 +118,8 @@ struct State {
     shared: PageSet,
     /// What to ask the tracker about, and what to copy unasked. Without it everything is asked about.
     policy: Option<Policy>,
+    /// What of the device's writes is put off. Without it nothing is.
+    lazy: Option<Lazy>,
     /// Flushes so far.
     flushes: u32,
     /// Kept for their capacity.
@@ -127,7 +148,8 @@ impl Mirror {
         contents: Contents,
     ) -> io::Result<Self> {
         let len = device.len();
-        let host = arena.allocate(len)?;
+        let host = Arc::new(arena.allocate(len)?);
+        let device = Arc::from(device);
         let tracker = arena.tracker().clone();
         let watched = match tracker.arm(host.span()) {
             Ok(()) => true,
@@ -141,18 +163,20 @@ impl Mirror {
         if contents == Contents::Defined {
             shared.insert(0..pages);
         }
-        let state = Mutex::new(State {
+        let state = Arc::new(Mutex::new(State {
             alive: true,
             watched,
             touched,
             shared,
             policy: costs.map(|costs| Policy::new(pages, costs)),
+            lazy: Lazy::new(arena, pages),
             flushes: 0,
             written: Vec::new(),
             plans: Vec::new(),
             seen: Vec::new(),
-        });
-        let mirror = Self { host, device, len, tracker, state };
+        }));
+        let deferral = Deferral::new(&tracker, &host, &device, &state);
+        let mirror = Self { deferral, host, device, len, tracker, state };
         // View and twin are zeros: what the device memory holds already differs from them, and comes over.
         mirror.readback(0..len);
         Ok(mirror)
@@ -223,29 +247,31 @@ impl Mirror {
     }
 
     /// Brings what the device wrote to the host view: at least what it had made visible in device memory
-    /// before this call, in the shared pages that `range` (bytes; clipped) touches. Never looks like a host write.
+    /// before this call, in the shared pages that `range` (bytes; clipped) touches. Never looks like a host write. It may
+    /// only see to it that these pages are brought in when they are touched.
     pub fn readback(&self, range: Range<usize>) -> Traffic {
-        let state = self.state.hold();
+        let mut state = self.state.hold();
+        let state = &mut *state;
         let mut traffic = Traffic::default();
         if !state.alive {
             return traffic;
         }
-        for (run, is_shared) in state.shared.runs(self.pages_around(range)) {
-            if !is_shared {
-                continue;
+        let pages = self.pages_around(range);
+        if !self.deferral.as_ref().is_some_and(|deferral| deferral.defer(pages.clone(), state)) {
+            // Fewer pages tell nothing, and the clock costs as much as one of them.
+            let start = (state.lazy.is_some() && pages.len() >= MEASURED).then(Instant::now);
+            for (run, is_shared) in state.shared.runs(pages.clone()) {
+                if is_shared {
+                    traffic.pages += run.len() as u64;
+                    traffic.bytes += fetch(&self.host, &*self.device, self.bytes_of(run)) as u64;
+                }
             }
-            traffic.pages += run.len() as u64;
-            let bytes = self.bytes_of(run);
-            self.device.invalidate(bytes.clone());
-            // SAFETY: as in `flush_run`.
-            traffic.bytes += unsafe {
-                diff::propagate(
-                    self.device.address().add(bytes.start),
-                    self.host.twin().add(bytes.start),
-                    self.host.alias().add(bytes.start),
-                    bytes.len(),
-                )
-            } as u64;
+            if let Some(lazy) = &mut state.lazy {
+                lazy.observe_eager(pages, traffic.pages, start.map(|start| start.elapsed()));
+            }
+        }
+        if let Some(lazy) = &mut state.lazy {
+            traffic += lazy.take_fetched();
         }
         traffic
     }
@@ -275,9 +301,15 @@ impl Mirror {
         unsafe { diff::propagate_by_grains(host, twin, device, bytes.len(), before, after) }
     }
 
-    /// Ends all access to device memory, and waits for what is in progress. The view stays.
-    pub fn retire(&self) {
-        self.state.hold().alive = false;
+    /// Ends all access to device memory, and waits for what is in progress. The view stays. Returns what touched pages
+    /// brought in that no readback told.
+    pub fn retire(&self) -> Traffic {
+        let mut state = self.state.hold();
+        state.alive = false;
+        if let Some(deferral) = &self.deferral {
+            deferral.end(&mut state);
+        }
+        state.lazy.as_mut().map(Lazy::take_fetched).unwrap_or_default()
     }
 
     /// Finds what was written in `pages`, into `state.written`: what the tracker reports, and what the policy takes for
@@ -392,6 +424,16 @@ impl Mirror {
     fn bytes_of(&self, pages: Range<usize>) -> Range<usize> {
         pages.start * page_size()..(pages.end * page_size()).min(self.len)
     }
+}
+
+/// Reads `bytes` of shared pages back, under the state's lock. Returns how many had changed.
+fn fetch(host: &HostMemory, device: &dyn DeviceMemory, bytes: Range<usize>) -> usize {
+    device.invalidate(bytes.clone());
+    let source = device.address().wrapping_add(bytes.start);
+    let twin = host.twin().wrapping_add(bytes.start);
+    let alias = host.alias().wrapping_add(bytes.start);
+    // SAFETY: as in `flush_run`.
+    unsafe { diff::propagate(source, twin, alias, bytes.len()) }
 }
 
 #[cfg(test)]

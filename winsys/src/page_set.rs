@@ -31,16 +31,21 @@ impl PageSet {
     }
 
     /// Cuts `pages` into maximal runs that are wholly in the set or wholly outside.
-    pub(crate) fn runs(&self, pages: Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> {
-        let mut at = pages.start;
+    pub(crate) fn runs(&self, mut pages: Range<usize>) -> impl Iterator<Item = (Range<usize>, bool)> {
         std::iter::from_fn(move || {
-            if at >= pages.end {
-                return None;
-            }
-            let (start, inside) = (at, self.contains(at));
-            at = self.end_of_run(start, inside).min(pages.end);
-            Some((start..at, inside))
+            let first = self.first_run(pages.clone())?;
+            pages.start = first.0.end;
+            Some(first)
         })
+    }
+
+    /// The first of these runs.
+    pub(crate) fn first_run(&self, pages: Range<usize>) -> Option<(Range<usize>, bool)> {
+        if pages.is_empty() {
+            return None;
+        }
+        let inside = self.contains(pages.start);
+        Some((pages.start..self.end_of_run(pages.start, inside).min(pages.end), inside))
     }
 
     /// The first page after `page` that is not in the set as `inside` says; at least the number of pages if none.
@@ -74,6 +79,17 @@ fn masks(pages: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_removed_is_outside_and_its_neighbours_are_not() {
+        let mut set = PageSet::new(200);
+        set.insert(0..200);
+        for pages in [3..5, 60..130, 199..200, 9..9] {
+            set.remove(pages);
+        }
+        let outside: Vec<usize> = (0..200).filter(|&page| !set.contains(page)).collect();
+        assert_eq!(outside, [3..5, 60..130, 199..200].into_iter().flatten().collect::<Vec<_>>());
+    }
 
     #[test]
     fn runs_alternate_and_cover_the_range() {

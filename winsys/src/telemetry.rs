@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const EXTENSION: &str = "tidemark";
 
 /// First word of a file: name and version of its layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"tidemrk2");
+const MAGIC: u64 = u64::from_le_bytes(*b"tidemrk3");
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal;)+) => {
@@ -62,6 +62,8 @@ counters! {
     BytesFlushed = "bytes flushed";
     /// Bytes the device had changed, and that came to the host.
     BytesReadBack = "bytes read back";
+    /// Pages brought in when the application touched them, and compared only then.
+    PagesFetched = "pages fetched";
     /// Time spent in flushes.
     FlushNanoseconds = "flush ns";
     /// Time spent in readbacks.

@@ -15,6 +15,7 @@ mod copy_all;
 mod write_protect;
 
 use crate::Span;
+use crate::pager::Pager;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -69,6 +70,11 @@ pub trait Tracker: Send + Sync {
     fn peek(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
         written.push(span);
         Ok(())
+    }
+
+    /// Who can hold back pages that it watches, until they are touched. `None` if nobody can.
+    fn pager(&self) -> Option<&Pager> {
+        None
     }
 }
 

@@ -25,6 +25,7 @@ each process that used Tidemark goes to standard error.
 Options:
   --mode MODE        what is emulated: auto (what the backing driver lacks), always (everything), never
   --tracker TRACKER  how the CPU's writes are found: auto, write-protect, compare, copy-all
+  --readback WAY     how the device's writes come to the CPU: auto, eager, lazy
   --backing DRIVER   the driver underneath, a manifest or a library (default: lavapipe, or else the first
                      installed one that has a device)
   --log LEVEL        how much Tidemark tells on standard error: error, warn, info, debug, trace
@@ -33,8 +34,8 @@ Options:
   --summary FILE     write the summary to FILE as well: a JSON object per process and line
   -h, --help         this text
 
-For what no option says TIDEMARK_MODE, TIDEMARK_TRACKER, TIDEMARK_BACKING and TIDEMARK_LOG count. With a folder in
-TIDEMARK_PROFILE the counters stay there, one file per process.
+For what no option says TIDEMARK_MODE, TIDEMARK_TRACKER, TIDEMARK_READBACK, TIDEMARK_BACKING and TIDEMARK_LOG count.
+With a folder in TIDEMARK_PROFILE the counters stay there, one file per process.
 
 Exit status: APP's own, or 128 and the signal's number if a signal ended it; 127 if there is no APP, 126 if it cannot
 be started, 125 if this command itself fails, 2 for a wrong option.
@@ -71,6 +72,7 @@ impl Options {
                 Short('h') | Long("help") => return Ok(None),
                 Long("mode") => options.set("--mode", "TIDEMARK_MODE", arguments.value()?)?,
                 Long("tracker") => options.set("--tracker", "TIDEMARK_TRACKER", arguments.value()?)?,
+                Long("readback") => options.set("--readback", "TIDEMARK_READBACK", arguments.value()?)?,
                 Long("log") => options.set("--log", "TIDEMARK_LOG", arguments.value()?)?,
                 Long("backing") => options.variables.push(("TIDEMARK_BACKING", backing(arguments.value()?)?)),
                 Long("driver") => options.driver = Some(existing("--driver", &arguments.value()?)?),
@@ -217,6 +219,7 @@ fn not_started(application: &OsStr, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemark_winsys::Readback;
     use tidemark_winsys::tracker::Choice;
 
     fn parse(arguments: &[&str]) -> Result<Option<Options>, String> {
@@ -248,6 +251,13 @@ mod tests {
             assert!(parse(&["--tracker", &tracker, "app"]).is_ok());
             assert!(HELP.contains(&tracker), "{tracker}");
         }
+    }
+
+    #[test]
+    fn every_way_of_reading_back_is_known_and_in_the_help() {
+        let ways = Readback::ALL.map(|readback| readback.to_string());
+        assert!(ways.iter().all(|way| parse(&["--readback", way, "app"]).is_ok()));
+        assert!(HELP.contains(&format!(" {}\n", ways.join(", "))));
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn rows(text: &mut String, traffic: &Traffic) {
             bytes(get(Counter::BytesReadBack)),
             spent(get(Counter::ReadbackNanoseconds)),
         ),
+        pages(Counter::PagesFetched),
     ];
     for (counter, value, more) in lines {
         row(text, counter.label(), &value, &more);
@@ -218,6 +219,7 @@ vkcube (process 42)
   policy switches     0
   bytes flushed       75.0 KiB      in 2.3 ms
   bytes read back     10 B          in 900 ns
+  pages fetched       0             0 B
 "
         );
         assert_eq!(text(&[busy(42)], Mode::Auto), expected);
@@ -255,8 +257,8 @@ vkcube (process 42)
             r#"{"pid":1,"application":"vkcube","device":"Tidemark (a device)","tracker":"write-protect","#
                 .to_owned()
                 + r#""allocations":3,"allocated_bytes":3145728,"maps":3,"submits":1200,"waits":1201,"#
-                + r#""pages_found_dirty":1200,"pages_untracked":0,"policy_switches":0,"bytes_flushed":76800,"bytes_read_back":10,"flush_ns":2345678,"#
-                + r#""readback_ns":900}"#
+                + r#""pages_found_dirty":1200,"pages_untracked":0,"policy_switches":0,"bytes_flushed":76800,"bytes_read_back":10,"#
+                + r#""pages_fetched":0,"flush_ns":2345678,"readback_ns":900}"#
         );
     }
 }

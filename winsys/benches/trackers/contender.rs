@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 use tidemark_winsys::tracker::Tracker;
-use tidemark_winsys::{Arena, Contents, Costs, DeviceMemory, Mirror, page_size};
+use tidemark_winsys::{Arena, Contents, Costs, DeviceMemory, Mirror, Readback, page_size};
 
 /// Bytes of one buffer, by its number.
 pub(crate) type Part = (usize, Range<usize>);
@@ -101,7 +101,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// With one tracker for everything, or a policy that chooses.
+    /// With one tracker for everything and eager readback, or policies that choose.
     pub(crate) fn new(
         tracker: Arc<dyn Tracker>,
         is_adaptive: bool,
@@ -110,6 +110,7 @@ impl Engine {
     ) -> io::Result<Self> {
         let arena = Arena::new(tracker);
         let costs = if is_adaptive { Some(Costs::measure(&arena)?) } else { None };
+        let arena = if is_adaptive { arena.reading_back(Readback::Auto) } else { arena };
         let mut engine = Self { mirrors: Vec::new(), views: Vec::new(), devices: Vec::new() };
         for _ in 0..buffers {
             let region = device_memory(len)?;

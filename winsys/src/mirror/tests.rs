@@ -1,10 +1,11 @@
-//! What the mirror must keep, by each tracker.
+//! What the mirror must keep, by each tracker, and by lazy readbacks where the process may have them.
 
 use super::*;
+use crate::readback_policy::Readback;
 use crate::tracker::{Compare, CopyAll, WriteProtect};
 
 /// A vector that outlives the mirror, and is used through this pointer alone meanwhile.
-struct Plain(*mut u8, usize);
+pub(super) struct Plain(pub(super) *mut u8, pub(super) usize);
 
 // SAFETY: as said.
 unsafe impl Send for Plain {}
@@ -21,39 +22,52 @@ unsafe impl DeviceMemory for Plain {
     }
 }
 
-fn trackers() -> [Arc<dyn Tracker>; 3] {
-    let write_protect = WriteProtect::new().expect("this kernel has no write-protect tracking");
-    [Arc::new(Compare), Arc::new(CopyAll), Arc::new(write_protect)]
+fn arenas() -> [Arena; 4] {
+    let write_protect = || Arc::new(WriteProtect::new().expect("this kernel has no write-protect tracking"));
+    [
+        Arena::new(Arc::new(Compare)),
+        Arena::new(Arc::new(CopyAll)),
+        Arena::new(write_protect()),
+        Arena::new(write_protect()).reading_back(Readback::Lazy),
+    ]
 }
 
 /// Runs `test` with each tracker, on a mirror of `device`, all of which the device may write.
 fn with_mirror(initial: &[u8], test: impl Fn(&Mirror, *mut u8)) {
-    for tracker in trackers() {
+    for arena in arenas() {
         let mut device = initial.to_vec();
         let pointer = device.as_mut_ptr();
         let memory = Box::new(Plain(pointer, device.len()));
-        let mirror = Mirror::new(&Arena::new(tracker), None, memory, Contents::Defined).unwrap();
+        let mirror = Mirror::new(&arena, None, memory, Contents::Defined).unwrap();
         test(&mirror, pointer);
     }
 }
 
 /// Runs `test` with each tracker, on a mirror of memory with garbage in it.
 fn with_fresh_mirror(len: usize, test: impl Fn(&Mirror, *mut u8)) {
-    for tracker in trackers() {
+    for arena in arenas() {
         let mut device = vec![0xEE; len];
         let pointer = device.as_mut_ptr();
         let memory = Box::new(Plain(pointer, device.len()));
-        let mirror = Mirror::new(&Arena::new(tracker), None, memory, Contents::Undefined).unwrap();
+        let mirror = Mirror::new(&arena, None, memory, Contents::Undefined).unwrap();
         test(&mirror, pointer);
     }
 }
 
-fn load(at: *const u8) -> u8 {
+/// Reads everything back, and touches it all. Returns what that moved, one way or the other.
+fn read_back_all(mirror: &Mirror) -> Traffic {
+    let mut traffic = mirror.readback(0..mirror.len());
+    (0..mirror.len()).step_by(4096).for_each(|at| _ = load(mirror.view().wrapping_add(at)));
+    traffic += mirror.readback(0..0);
+    Traffic { fetched: 0, ..traffic }
+}
+
+pub(super) fn load(at: *const u8) -> u8 {
     // SAFETY: the tests pass addresses inside live mirrors.
     unsafe { at.read_volatile() }
 }
 
-fn store(at: *mut u8, value: u8) {
+pub(super) fn store(at: *mut u8, value: u8) {
     // SAFETY: as in `load`.
     unsafe { at.write_volatile(value) }
 }
@@ -74,7 +88,7 @@ fn host_and_device_keep_their_bytes_of_one_word() {
         assert_eq!(mirror.flush(0..4096), Traffic { pages: 1, bytes: 1, ..Traffic::default() });
         assert_eq!(mirror.flush(0..4096).bytes, 0);
         store(mirror.view().wrapping_add(10), 3);
-        assert_eq!(mirror.readback(0..4096).bytes, 1);
+        assert_eq!(read_back_all(mirror).bytes, 1);
         assert_eq!(mirror.flush(0..4096).bytes, 1);
         for i in 0..3 {
             assert_eq!(load(mirror.view().wrapping_add(8 + i)), load(device.wrapping_add(8 + i)));
@@ -125,10 +139,7 @@ fn pages_become_shared_one_by_one() {
         store(device.wrapping_add(4096 + 1), 9);
         store(device.wrapping_add(2 * 4096 + 1), 9);
         mirror.flush(0..mirror.len());
-        assert_eq!(
-            mirror.readback(0..mirror.len()),
-            Traffic { pages: shared(mirror), bytes: 2, ..Traffic::default() }
-        );
+        assert_eq!(read_back_all(mirror), Traffic { pages: shared(mirror), bytes: 2, ..Traffic::default() });
         for (at, wanted) in [(0, 7), (4096, 7), (4097, 9), (4098, 8), (8193, 9), (4 * 4096, 7)] {
             assert_eq!(
                 (load(mirror.view().wrapping_add(at)), load(device.wrapping_add(at))),

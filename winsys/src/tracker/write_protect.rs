@@ -3,16 +3,18 @@
 //!
 //! The first write to a protected page costs a fault that the kernel resolves by itself: no signal, no
 //! handler thread, nothing the application could notice. Writes by the kernel on the application's
-//! behalf (`read(2)` into a mapping) fault alike. `UFFD_USER_MODE_ONLY` suffices, since no fault is ever
-//! delivered, so no privilege is needed.
+//! behalf (`read(2)` into a mapping) fault alike. `UFFD_USER_MODE_ONLY` suffices, since none of these faults is ever
+//! delivered, so no privilege is needed. With it, the same descriptor delivers the faults that a [`Pager`] answers.
 
 use super::Tracker;
 use crate::Span;
-use crate::kernel::{self, Then, Unsupported};
+use crate::kernel::{self, Scan, Unsupported, Userfaultfd};
 use crate::page_size;
+use crate::pager::Pager;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use tidemark_kmd_uapi::pagemap::PageRegion;
 
 pub(super) const NAME: &str = "write-protect";
@@ -25,11 +27,12 @@ const REGIONS: usize = 256;
 ///
 /// Both speak of the address space they were opened in. A forked child has them too, and would make its parent's
 /// pages count as unwritten: there it refuses.
-#[derive(Debug)]
 pub struct WriteProtect {
     home: u32,
-    uffd: OwnedFd,
-    pagemap: OwnedFd,
+    uffd: Arc<OwnedFd>,
+    pagemap: Arc<OwnedFd>,
+    /// Where the process may have the kernel's own faults delivered.
+    pager: Option<Pager>,
 }
 
 impl WriteProtect {
@@ -39,7 +42,10 @@ impl WriteProtect {
     /// What is missing, in words.
     pub fn new() -> Result<Self, Unsupported> {
         let home = kernel::address_space();
-        let tracker = Self { home, uffd: kernel::open_userfaultfd()?, pagemap: kernel::open_pagemap()? };
+        let Userfaultfd { fd, delivers_faults } = kernel::open_userfaultfd()?;
+        let (uffd, pagemap) = (Arc::new(fd), Arc::new(kernel::open_pagemap()?));
+        let pager = delivers_faults.then(|| Pager::new(home, uffd.clone(), pagemap.clone()));
+        let tracker = Self { home, uffd, pagemap, pager };
         prove(&tracker)?;
         Ok(tracker)
     }
@@ -51,13 +57,13 @@ impl WriteProtect {
         Err(io::Error::other("opened before a fork"))
     }
 
-    fn scan(&self, span: Span, then: Then, mut report: impl FnMut(Span)) -> io::Result<()> {
+    fn scan(&self, span: Span, scan: Scan, mut report: impl FnMut(Span)) -> io::Result<()> {
         self.refuse_elsewhere()?;
         let mut regions = [PageRegion::default(); REGIONS];
         let mut at = span.start;
         // The vector may fill up before the end: an unscanned tail would be a lost write.
         while at < span.end {
-            let (found, end) = kernel::scan(&self.pagemap, at..span.end, then, &mut regions)?;
+            let (found, end) = kernel::scan(&*self.pagemap, scan, at..span.end, &mut regions)?;
             found.iter().map(kernel::span_of).for_each(&mut report);
             at = end;
         }
@@ -72,20 +78,24 @@ impl Tracker for WriteProtect {
 
     fn attach(&self, region: Span) -> io::Result<()> {
         self.refuse_elsewhere()?;
-        kernel::register_write_protect(&self.uffd, region)
+        kernel::register_write_protect(&*self.uffd, region)
     }
 
     fn arm(&self, span: Span) -> io::Result<()> {
         // A page that is not protected yet reports as written, and is protected by that report.
-        self.scan(span, Then::Protect, |_| ())
+        self.scan(span, Scan::Protect, |_| ())
     }
 
     fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        self.scan(span, Then::Protect, |region| written.push(region))
+        self.scan(span, Scan::Protect, |region| written.push(region))
     }
 
     fn peek(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        self.scan(span, Then::Leave, |region| written.push(region))
+        self.scan(span, Scan::Look, |region| written.push(region))
+    }
+
+    fn pager(&self) -> Option<&Pager> {
+        self.pager.as_ref()
     }
 }
 

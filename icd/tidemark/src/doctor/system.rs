@@ -48,7 +48,7 @@ fn advice(reason: &Unsupported) -> &'static str {
     }
 }
 
-/// Which ways lead to a userfaultfd that sees the kernel's own accesses. Tidemark does without.
+/// Which ways lead to a userfaultfd that sees the kernel's own accesses. Lazy readback needs one, and nothing else does.
 fn userfaultfd_rights() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ways = [
@@ -58,9 +58,9 @@ fn userfaultfd_rights() -> String {
     ];
     let ways: Vec<&str> = ways.into_iter().filter_map(|(open, way)| open.then_some(way)).collect();
     if ways.is_empty() {
-        "unprivileged, which is enough".into()
+        "unprivileged, which is enough but for lazy readback".into()
     } else {
-        format!("privileged, by {}", ways.join(", "))
+        format!("privileged, by {}, so that readback may be lazy", ways.join(", "))
     }
 }
 
