@@ -90,20 +90,6 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Counters nobody else sees.
-    pub fn private() -> Self {
-        Self {
-            page: Box::leak(Box::new(Page {
-                magic: AtomicU64::new(MAGIC),
-                started: AtomicU64::new(0),
-                values: [const { AtomicU64::new(0) }; COUNTERS],
-                application: [0; 64],
-                device: [0; 256],
-                tracker: [0; 32],
-            })),
-        }
-    }
-
     /// Counters in `directory`, for a process that drives `device` and tracks by `tracker`.
     ///
     /// # Errors

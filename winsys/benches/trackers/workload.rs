@@ -179,6 +179,9 @@ pub(crate) fn all(largest: usize) -> Vec<Workload> {
         }
     }
     all.extend(special());
+    if largest > WITH_ALL {
+        all.push(readback(largest, 1, false));
+    }
     all
 }
 
@@ -195,17 +198,17 @@ fn special() -> Vec<Workload> {
         ring.called("ring of 3 x 1 MiB, a slot written and used"),
     ];
     for share in [1, 100, 10_000] {
-        for is_known in [true, false] {
-            let device = Device::Writes { share, is_known };
-            let name = format!(
-                "readback, {} of 16 MiB, {}",
-                percent(share),
-                if is_known { "known which" } else { "anywhere" }
-            );
-            special.push(Workload { dirty: 0, device, ..one.clone() }.called(&name));
-        }
+        special.extend([true, false].map(|is_known| readback(16 * MIB, share, is_known)));
     }
     special
+}
+
+/// A buffer that the host reads where the device wrote.
+fn readback(len: usize, share: usize, is_known: bool) -> Workload {
+    let which = if is_known { "known which" } else { "anywhere" };
+    let name = format!("readback, {} of {}, {which}", percent(share), size(len));
+    let device = Device::Writes { share, is_known };
+    Workload { device, ..Workload::of(len, 0, Pattern::Scattered) }.called(&name)
 }
 
 /// So many ten-thousandths, but one at least if any.
