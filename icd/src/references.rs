@@ -252,6 +252,15 @@ fn join(ranges: &mut Vec<Range<u64>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn any_range() -> impl Strategy<Value = Range<u64>> {
+        const ROOM: u64 = 20 * GAP;
+        let len = prop_oneof![0..10u64, 0..3 * GAP];
+        (prop_oneof![0..ROOM, u64::MAX - ROOM..=u64::MAX], len)
+            .prop_map(|(start, len)| start..start.saturating_add(len))
+    }
 
     #[test]
     fn ranges_are_joined_when_they_nearly_touch() {
@@ -279,5 +288,26 @@ mod tests {
         ranges.join();
         assert!(ranges.read.iter().cloned().eq(places(0)));
         assert!(ranges.written.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn joined_ranges_cover_all_of_them_and_no_gap_that_is_wide(ranges in vec(any_range(), 0..20)) {
+            let mut joined = ranges.clone();
+            join(&mut joined);
+            for range in &ranges {
+                let around = joined.iter().find(|all| all.start <= range.start && range.end <= all.end);
+                let reach = range.end.saturating_add(GAP);
+                let goes_on = ranges.iter().any(|next| next.start <= reach && next.end > range.end);
+                prop_assert!(around.is_some_and(|all| all.end == range.end || goes_on));
+            }
+            prop_assert!(joined.iter().all(|all| ranges.iter().any(|range| range.start == all.start)));
+            prop_assert!(joined.windows(2).all(|pair| pair[0].end.saturating_add(GAP) < pair[1].start));
+
+            let mut one_by_one = Ranges::default();
+            ranges.into_iter().for_each(|range| one_by_one.add(range, Access::Read));
+            one_by_one.join();
+            prop_assert_eq!(one_by_one.read, joined);
+        }
     }
 }

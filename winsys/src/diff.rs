@@ -225,6 +225,8 @@ fn has_zero_byte(word: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use std::cell::RefCell;
     use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::thread;
@@ -242,7 +244,7 @@ mod tests {
         changed
     }
 
-    /// A small generator (xorshift), so that a failure repeats.
+    /// Bytes that look random (xorshift), one in so many of them not zero.
     fn noise(seed: u64, len: usize, one_in: u64) -> Vec<u8> {
         let mut state = seed | 1;
         (0..len)
@@ -255,29 +257,90 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn agrees_with_the_definition_at_every_length_alignment_and_density() {
-        let lengths = (0..40).chain([4095, 4096, 4097, 3 * 4096 + 5]);
-        for (seed, len) in (1..).zip(lengths) {
-            for one_in in [1, 2, 9, 200] {
-                let source = noise(seed, len, one_in);
-                let twin = noise(seed + 7, len, one_in + 1);
-                let target = noise(seed + 13, len, 3);
-                let (mut twin_a, mut target_a) = (twin.clone(), target.clone());
-                let (mut twin_b, mut target_b) = (twin, target);
-                let expected = by_bytes(&source, &mut twin_a, &mut target_a);
-                // SAFETY: three vectors of this length.
-                let changed =
-                    unsafe { propagate(source.as_ptr(), twin_b.as_mut_ptr(), target_b.as_mut_ptr(), len) };
-                assert_eq!((changed, &twin_b, &target_b), (expected, &twin_a, &target_a));
-                // By words, too, on processors that have better.
-                let mut target_c = noise(seed + 13, len, 3);
-                // SAFETY: three vectors of this length.
-                let changed = unsafe {
-                    store_by_words(&source, &noise(seed + 7, len, one_in + 1), target_c.as_mut_ptr())
-                };
-                assert_eq!((changed, &target_c), (expected, &target_a));
-            }
+    /// Part of a buffer. What is around it must stay.
+    #[derive(Clone, PartialEq)]
+    struct Part {
+        buffer: Vec<u8>,
+        range: Range<usize>,
+    }
+
+    impl Part {
+        fn bytes(&mut self) -> &mut [u8] {
+            &mut self.buffer[self.range.clone()]
+        }
+
+        fn pointer(&mut self) -> *mut u8 {
+            self.bytes().as_mut_ptr()
+        }
+    }
+
+    /// A source, a twin and a target, told in few words.
+    #[derive(Clone, Debug)]
+    struct Case {
+        len: usize,
+        starts: [usize; 3],
+        seed: u32,
+        /// How dense the differences are.
+        one_in: u64,
+    }
+
+    impl Case {
+        fn any() -> impl Strategy<Value = Self> {
+            let len = prop_oneof![6 => 0..200usize, 1 => BLOCK - 70..BLOCK + 70, 1 => 0..3 * BLOCK];
+            let starts = [0..64usize, 0..64, 0..64];
+            (len, starts, any::<u32>(), select(&[1, 2, 9, 200]))
+                .prop_map(|(len, starts, seed, one_in)| Self { len, starts, seed, one_in })
+        }
+
+        fn parts(&self) -> [Part; 3] {
+            let part = |index: usize, seed: u64, one_in| {
+                let range = self.starts[index]..self.starts[index] + self.len;
+                Part { buffer: noise(u64::from(self.seed) * 16 + seed, range.end + 64, one_in), range }
+            };
+            [part(0, 1, self.one_in), part(1, 7, self.one_in + 1), part(2, 13, 3)]
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn propagation_agrees_with_its_definition(case in Case::any()) {
+            let [mut source, mut twin, mut target] = case.parts();
+            let (mut new_twin, mut new_target) = (twin.clone(), target.clone());
+            let expected = by_bytes(source.bytes(), new_twin.bytes(), new_target.bytes());
+            // SAFETY: three parts of this length.
+            let changed =
+                unsafe { propagate(source.pointer(), twin.pointer(), target.pointer(), case.len) };
+            prop_assert!((changed, &twin, &target) == (expected, &new_twin, &new_target));
+
+            // By grains.
+            let [mut source, mut twin, mut target] = case.parts();
+            let pointers = (source.pointer(), twin.pointer(), target.pointer());
+            // SAFETY: as above.
+            let changed =
+                unsafe { propagate_by_grains(pointers.0, pointers.1, pointers.2, case.len, drop, drop) };
+            prop_assert!((changed, &twin, &target) == (expected, &new_twin, &new_target));
+
+            // By words, too, on processors that have better.
+            let [_, mut twin, mut target] = case.parts();
+            // SAFETY: the target is as long as the others.
+            let changed = unsafe { store_by_words(source.bytes(), twin.bytes(), target.pointer()) };
+            prop_assert!((changed, &target) == (expected, &new_target));
+        }
+
+        #[test]
+        fn copies_and_zeros_end_where_they_should(case in Case::any()) {
+            let [mut source, mut twin, mut target] = case.parts();
+            let (mut new_twin, mut new_target) = (twin.clone(), target.clone());
+            new_twin.bytes().copy_from_slice(source.bytes());
+            new_target.bytes().copy_from_slice(source.bytes());
+            // SAFETY: three parts of this length.
+            unsafe { copy(source.pointer(), twin.pointer(), target.pointer(), case.len) };
+            prop_assert!(twin == new_twin && target == new_target);
+
+            new_target.bytes().fill(0);
+            // SAFETY: as above.
+            unsafe { clear(target.pointer(), case.len) };
+            prop_assert!(target == new_target);
         }
     }
 

@@ -79,49 +79,44 @@ fn masks(pages: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
-    #[test]
-    fn what_is_removed_is_outside_and_its_neighbours_are_not() {
-        let mut set = PageSet::new(200);
-        set.insert(0..200);
-        for pages in [3..5, 60..130, 199..200, 9..9] {
-            set.remove(pages);
-        }
-        let outside: Vec<usize> = (0..200).filter(|&page| !set.contains(page)).collect();
-        assert_eq!(outside, [3..5, 60..130, 199..200].into_iter().flatten().collect::<Vec<_>>());
+    /// More than three words of pages.
+    const MOST: usize = 200;
+
+    /// What changes a set, and whether the pages are in it then.
+    type Change = (fn(&mut PageSet, Range<usize>), bool);
+
+    const CHANGES: &[Change] = &[(PageSet::insert, true), (PageSet::remove, false)];
+
+    fn any_pages() -> impl Strategy<Value = Range<usize>> {
+        (0..=MOST, 0..=MOST).prop_map(|(one, other)| one.min(other)..one.max(other))
     }
 
-    #[test]
-    fn runs_alternate_and_cover_the_range() {
-        let mut set = PageSet::new(300);
-        for pages in [3..5, 60..70, 128..192, 250..300, 7..7] {
-            set.insert(pages);
-        }
-        let inside: Vec<usize> = (0..300).filter(|&page| set.contains(page)).collect();
-        assert_eq!(inside, [3..5, 60..70, 128..192, 250..300].into_iter().flatten().collect::<Vec<_>>());
-        for range in [0..300, 4..61, 64..64, 128..129, 63..251, 299..300] {
-            let mut at = range.start;
-            let mut before = None;
-            for (run, is_inside) in set.runs(range.clone()) {
-                assert_eq!(run.start, at);
-                assert!(!run.is_empty() && before != Some(is_inside));
-                assert!(run.clone().all(|page| set.contains(page) == is_inside));
-                (at, before) = (run.end, Some(is_inside));
+    proptest! {
+        #[test]
+        fn agrees_with_a_bool_for_each_page(
+            size in 1..=MOST,
+            changes in vec((select(CHANGES), any_pages()), 0..12),
+            asked in any_pages(),
+        ) {
+            let clip = |pages: Range<usize>| pages.start.min(size)..pages.end.min(size);
+            let (mut set, mut bools) = (PageSet::new(size), vec![false; size]);
+            for ((change, is_inside), pages) in changes {
+                change(&mut set, clip(pages.clone()));
+                bools[clip(pages)].fill(is_inside);
             }
-            assert_eq!(at, range.end.max(range.start));
-        }
-    }
+            let contained: Vec<bool> = (0..size).map(|page| set.contains(page)).collect();
+            prop_assert_eq!(&contained, &bools);
 
-    #[test]
-    fn what_is_removed_is_gone_and_nothing_else() {
-        let mut set = PageSet::new(300);
-        set.insert(0..300);
-        for pages in [3..5, 60..70, 128..192, 7..7] {
-            set.remove(pages);
+            let mut at = clip(asked.clone()).start;
+            let runs = bools[clip(asked.clone())].chunk_by(|one, next| one == next).map(|run| {
+                at += run.len();
+                (at - run.len()..at, run[0])
+            });
+            prop_assert_eq!(set.runs(clip(asked)).collect::<Vec<_>>(), runs.collect::<Vec<_>>());
         }
-        let expected = [0..3, 5..60, 70..128, 192..300];
-        let left: Vec<Range<usize>> =
-            set.runs(0..300).filter(|(_, is_inside)| *is_inside).map(|(run, _)| run).collect();
-        assert_eq!(left, expected);
     }
 }
