@@ -1,0 +1,184 @@
+//! A mirror, a device, and the model of both.
+
+use crate::Contender;
+use crate::model::{Byte, Found};
+use crate::program::{Operation, Program};
+use std::ops::Range;
+use tidemark_winsys::{Contents, DeviceMemory, Mirror, page_size};
+
+/// What the device memory holds before anybody wrote it.
+const GARBAGE: u8 = 0xEE;
+
+/// Bytes behind the device memory that are somebody else's.
+const BEHIND: usize = 64;
+
+/// Memory that [`Machine`] owns.
+struct Plain(*mut u8, usize);
+
+// SAFETY: the test uses it from one thread.
+unsafe impl Send for Plain {}
+// SAFETY: as above.
+unsafe impl Sync for Plain {}
+// SAFETY: the machine's buffer, which lives longer than the mirror and is used through this pointer alone meanwhile.
+unsafe impl DeviceMemory for Plain {
+    fn address(&self) -> *mut u8 {
+        self.0
+    }
+
+    fn len(&self) -> usize {
+        self.1
+    }
+}
+
+pub(crate) struct Machine {
+    // Dropped before the buffer.
+    mirror: Mirror,
+    device: *mut u8,
+    _buffer: Vec<u8>,
+    bytes: Vec<Byte>,
+    /// By page: whether the device may write it.
+    shared: Vec<bool>,
+    /// By page: whether the host wrote it since it was flushed.
+    written: Vec<bool>,
+    is_exact: bool,
+}
+
+impl Machine {
+    pub(crate) fn new(contender: &Contender, program: &Program) -> Self {
+        let Program { len, contents, .. } = *program;
+        let mut buffer = vec![GARBAGE; len + BEHIND];
+        let device = buffer.as_mut_ptr();
+        let mirror = Mirror::new(&contender.arena, contender.costs, Box::new(Plain(device, len)), contents)
+            .expect("memory for a few pages");
+        let is_defined = contents == Contents::Defined;
+        let pages = len.div_ceil(page_size());
+        Self {
+            mirror,
+            device,
+            _buffer: buffer,
+            bytes: vec![Byte::new(is_defined.then_some(GARBAGE)); len],
+            shared: vec![is_defined; pages],
+            written: vec![false; pages],
+            is_exact: contender.is_exact,
+        }
+    }
+
+    /// Looks at it as it was created. Bytes that are brought in when they are touched are as of then, so all of them are
+    /// touched before the device writes.
+    pub(crate) fn look(&mut self) -> Result<(), String> {
+        self.judge("creation", &(0..usize::MAX), |byte, _, found| byte.after_flush(false, found))
+    }
+
+    pub(crate) fn perform(&mut self, operation: &Operation) -> Result<(), String> {
+        match operation {
+            Operation::HostWrite { range, value } => {
+                self.host_writes(range, *value);
+                Ok(())
+            }
+            Operation::DeviceWrite { range, value } => {
+                self.device_writes(range, *value);
+                Ok(())
+            }
+            Operation::Flush(range) => self.flush(range),
+            Operation::Share(range) => self.share(range),
+            Operation::Readback(range) => self.read_back(range),
+            Operation::Dense { range, times } => (0..*times).try_for_each(|time| {
+                for page in self.pages(range) {
+                    let at = page * page_size() + usize::from(time);
+                    self.host_writes(&(at..at + 1), time);
+                }
+                self.flush(&(0..usize::MAX))
+            }),
+        }
+    }
+
+    /// In the end all of it is synchronised: host and device agree but where both wrote.
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
+        self.flush(&(0..usize::MAX))?;
+        self.read_back(&(0..usize::MAX))
+    }
+
+    fn host_writes(&mut self, range: &Range<usize>, value: u8) {
+        let range = self.clip(range);
+        // SAFETY: inside the view.
+        unsafe { self.mirror.view().add(range.start).write_bytes(value, range.len()) };
+        for page in self.pages(&range) {
+            self.written[page] = true;
+        }
+        self.bytes[range].iter_mut().for_each(|byte| byte.host_writes(value));
+    }
+
+    fn device_writes(&mut self, range: &Range<usize>, value: u8) {
+        for at in self.clip(range).filter(|at| self.shared[at / page_size()]) {
+            // SAFETY: inside the device memory.
+            unsafe { self.device.add(at).write(value) };
+            self.bytes[at].device_writes(value);
+        }
+    }
+
+    fn flush(&mut self, range: &Range<usize>) -> Result<(), String> {
+        let traffic = self.mirror.flush(range.clone());
+        let pages = self.pages(range);
+        let written = self.written[pages.clone()].iter().filter(|is_written| **is_written).count() as u64;
+        self.written[pages.clone()].fill(false);
+        if self.is_exact && traffic.pages > written {
+            return Err(format!("flush of {range:?}: {} pages, {written} written", traffic.pages));
+        }
+        self.judge("flush", range, |byte, page, found| byte.after_flush(pages.contains(&page), found))
+    }
+
+    fn share(&mut self, range: &Range<usize>) -> Result<(), String> {
+        self.mirror.share(range.clone());
+        let pages = self.pages(range);
+        let shared = self.shared.clone();
+        self.shared[pages.clone()].fill(true);
+        self.judge("share", range, |byte, page, found| {
+            byte.after_share(pages.contains(&page) && !shared[page], found)
+        })
+    }
+
+    fn read_back(&mut self, range: &Range<usize>) -> Result<(), String> {
+        self.mirror.readback(range.clone());
+        let pages = self.pages(range);
+        self.judge("readback", range, |byte, page, found| byte.after_readback(pages.contains(&page), found))
+    }
+
+    /// Whether all bytes are what they may be after a `sync` of `range`.
+    fn judge(
+        &mut self,
+        sync: &str,
+        range: &Range<usize>,
+        is_right: impl Fn(&mut Byte, usize, Found) -> bool,
+    ) -> Result<(), String> {
+        let len = self.bytes.len();
+        let mut view = vec![0; len];
+        let mut device = vec![0; len + BEHIND];
+        // SAFETY: inside the view, and all of the buffer.
+        unsafe {
+            self.mirror.view().copy_to_nonoverlapping(view.as_mut_ptr(), len);
+            self.device.copy_to_nonoverlapping(device.as_mut_ptr(), len + BEHIND);
+        }
+        for (at, byte) in self.bytes.iter_mut().enumerate() {
+            let before = *byte;
+            let found = (view[at], device[at]);
+            if !is_right(byte, at / page_size(), found) {
+                return Err(format!("{sync} of {range:?}: byte {at} was {before:?}, now {found:?}"));
+            }
+        }
+        match device[len..].iter().all(|byte| *byte == GARBAGE) {
+            true => Ok(()),
+            false => Err(format!("{sync} of {range:?} wrote behind the device memory")),
+        }
+    }
+
+    fn clip(&self, range: &Range<usize>) -> Range<usize> {
+        let len = self.bytes.len();
+        range.start.min(len)..range.end.min(len)
+    }
+
+    /// The pages that a range touches; an empty range may touch one.
+    fn pages(&self, range: &Range<usize>) -> Range<usize> {
+        let end = range.end.min(self.bytes.len()).div_ceil(page_size());
+        (range.start / page_size()).min(end)..end
+    }
+}
