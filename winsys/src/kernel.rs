@@ -48,15 +48,15 @@ impl std::fmt::Display for Unsupported {
 impl std::error::Error for Unsupported {}
 
 /// An ioctl whose argument the kernel reads and may fill, and whose return value counts.
-struct Call<'a, T, const OPCODE: Opcode>(&'a mut T);
+struct Call<'a, T, const OPCODE: u32>(&'a mut T);
 
 // SAFETY: `OPCODE` is defined beside `T` in tidemark-kmd-uapi, where its size field is computed from `T`.
-unsafe impl<T, const OPCODE: Opcode> Ioctl for Call<'_, T, OPCODE> {
+unsafe impl<T, const OPCODE: u32> Ioctl for Call<'_, T, OPCODE> {
     type Output = usize;
     const IS_MUTATING: bool = true;
 
     fn opcode(&self) -> Opcode {
-        OPCODE
+        Opcode::from(OPCODE)
     }
 
     fn as_ptr(&mut self) -> *mut c_void {
@@ -78,7 +78,7 @@ unsafe impl Ioctl for Create {
     const IS_MUTATING: bool = false;
 
     fn opcode(&self) -> Opcode {
-        userfaultfd::USERFAULTFD_IOC_NEW
+        Opcode::from(userfaultfd::USERFAULTFD_IOC_NEW)
     }
 
     fn as_ptr(&mut self) -> *mut c_void {

@@ -284,6 +284,9 @@ unsafe fn load_text(at: *const u8, room: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::char::range;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use std::process::{Command, Stdio};
 
     /// A folder of one test's own, removed when dropped.
@@ -300,6 +303,21 @@ mod tests {
     impl Drop for Folder {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_comes_back_as_far_as_there_is_room(text in vec(range('\u{1}', char::MAX), 0..40), room in 1..80usize) {
+            let text = String::from_iter(text);
+            let mut bytes = vec![0xEE; room + 1];
+            // SAFETY: there is that much room.
+            let loaded = unsafe {
+                store_text(bytes.as_mut_ptr(), room, &text);
+                load_text(bytes.as_ptr(), room)
+            };
+            prop_assert_eq!(loaded, String::from_utf8_lossy(&text.as_bytes()[..text.len().min(room - 1)]));
+            prop_assert_eq!(&bytes[room - 1..], [0, 0xEE]);
         }
     }
 
