@@ -111,6 +111,15 @@ pub(crate) unsafe fn copy(source: *const u8, twin: *mut u8, target: *mut u8, len
     }
 }
 
+/// Copies `source` to `target`, whatever both hold.
+///
+/// # Safety
+/// As for [`propagate`].
+pub(crate) unsafe fn overwrite(source: *const u8, target: *mut u8, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { ptr::copy_nonoverlapping(source, target, len) };
+}
+
 /// Keeps the compiler from loading the source a second time where a copy of it is meant. By the language's rules
 /// nobody writes memory that is read in a plain way, so the source would do as well as its copy: LLVM does make two
 /// copies of one source out of a copy and a copy of that. Past a fence it must allow for changes to any memory that

@@ -19,13 +19,20 @@
 //! mirror's, so nobody who holds a mirror's takes the former. No thread touches a view under any of these locks: it would
 //! wait for the pager's thread, which waits for the lock.
 
+#![cfg_attr(all(test, loom), allow(dead_code, reason = "the model replaces what uses it"))]
+
 mod costs;
+#[cfg_attr(all(test, loom), path = "model/diff.rs")]
 mod diff;
 pub mod drm;
+#[cfg_attr(all(test, loom), path = "model/host_memory.rs")]
 mod host_memory;
 pub mod kernel;
 mod mirror;
+#[cfg(all(test, loom))]
+mod model;
 mod page_set;
+#[cfg_attr(all(test, loom), path = "model/pager.rs")]
 mod pager;
 mod policy;
 mod readback_policy;
@@ -44,7 +51,11 @@ pub use sync::{LockExt, RwLockExt};
 /// Addresses, page-aligned at both ends.
 pub type Span = std::ops::Range<usize>;
 
+#[cfg(all(test, loom))]
+use model::page_size;
+
 /// Bytes in a page of this machine.
+#[cfg(not(all(test, loom)))]
 pub fn page_size() -> usize {
     rustix::param::page_size()
 }

@@ -19,13 +19,12 @@ use crate::page_set::PageSet;
 use crate::page_size;
 use crate::policy::{Plan, Policy, Switch, Treatment};
 use crate::readback_policy::MEASURED;
-use crate::sync::LockExt;
+use crate::sync::{LockExt, Mutex};
 use crate::tracker::Tracker;
 use lazy::{Deferral, Lazy};
 use std::io;
 use std::ops::{AddAssign, Range};
-use std::ptr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What one flush or readback moved.
@@ -285,7 +284,7 @@ impl Mirror {
         if !is_shared {
             // SAFETY: `bytes_of` stays within `len`, for which all three are valid; the state's lock is held, so the
             // twin is ours alone. The device does not write these pages, so no byte of its is undone.
-            unsafe { ptr::copy_nonoverlapping(host, device, bytes.len()) };
+            unsafe { diff::overwrite(host, device, bytes.len()) };
             self.device.flush(bytes.clone());
             return bytes.len();
         }
@@ -437,4 +436,5 @@ fn fetch(host: &HostMemory, device: &dyn DeviceMemory, bytes: Range<usize>) -> u
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -77,6 +77,7 @@ fn masks(pages: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use proptest::collection::vec;

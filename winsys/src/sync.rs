@@ -2,8 +2,17 @@
 //!
 //! A panic inside a Vulkan command is caught at the C boundary and becomes an error code; the process
 //! lives on, and so must its locks. Everything they protect here is valid between any two statements.
+//!
+//! What the model checker is to see takes its locks from here.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(all(test, loom))]
+use loom::sync as locks;
+#[cfg(not(all(test, loom)))]
+use std::sync as locks;
+
+pub(crate) use locks::Mutex;
+use locks::{MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::PoisonError;
 
 /// [`Mutex::lock`] without poisoning.
 pub trait LockExt<T> {

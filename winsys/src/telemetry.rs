@@ -282,6 +282,7 @@ unsafe fn load_text(at: *const u8, room: usize) -> String {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use proptest::char::range;

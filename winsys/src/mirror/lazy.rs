@@ -20,12 +20,12 @@ use crate::page_set::PageSet;
 use crate::page_size;
 use crate::pager::{Faults, Pager, Provider};
 use crate::readback_policy::ReadbackPolicy;
-use crate::sync::LockExt;
+use crate::sync::{LockExt, Mutex};
 use crate::tracker::Tracker;
 use log::Level;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Pages in the first window of a streak, and in the largest. A fault costs as much as to compare ten or twenty pages, so
@@ -275,4 +275,5 @@ impl Window {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -141,6 +141,7 @@ fn prove(tracker: &WriteProtect) -> Result<(), Unsupported> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::host_memory::Arena;
