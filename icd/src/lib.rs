@@ -12,9 +12,11 @@
 //! | `progress` | how far each queue is known to be |
 //! | `memory_types` | the memory types applications see, and how they map onto the backing driver's |
 //! | `coherence` | sync points: what is flushed and read back, and when |
+//! | `allocation` | what the chain of an allocation says of its memory |
 //! | `aperture` | access to device memory through the backing driver's own mapping |
 //! | `backing`, `discovery` | finding and loading the backing driver |
-//! | `audit`, `hidden` | what is intercepted and what is hidden, for the test that holds it against vk.xml |
+//! | `hidden` | extensions and features that are hidden, and why |
+//! | `audit` | what is intercepted and what is hidden, for the test that holds it against vk.xml |
 //! | `config`, `logger`, `profile` | environment variables, the log, the counters |
 //!
 //! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a
@@ -22,6 +24,7 @@
 //! mirror's. The tables are locked for a look-up, with no lock taken inside but `progress`, for a queue that is fetched
 //! first. None is held across a wait, and across a transfer only those of the memory and its mirror.
 
+mod allocation;
 mod aperture;
 pub mod audit;
 pub mod backing;
@@ -36,7 +39,7 @@ pub mod discovery;
 mod entry;
 mod event;
 mod fence;
-mod hidden;
+pub mod hidden;
 mod image;
 mod instance;
 mod logger;

@@ -1,7 +1,7 @@
 //! VkDeviceMemory: allocation, mapping, and the application's own flushes.
 
+use crate::allocation;
 use crate::aperture::Aperture;
-use crate::chain;
 use crate::coherence::{self, Coherence};
 use crate::config::Config;
 use crate::device::Device;
@@ -243,7 +243,8 @@ pub(crate) unsafe fn allocate(
     // SAFETY: the command succeeded, so it stored a handle.
     let handle = unsafe { *memory };
     // SAFETY: a valid chain, only read.
-    let is_external = unsafe { is_external(info.p_next) };
+    let (is_external, is_zeroed) =
+        unsafe { (allocation::is_external(info.p_next), allocation::is_zeroed(info.p_next)) };
     let emulated = Arc::new(Memory {
         handle,
         size: usize::try_from(info.allocation_size).unwrap_or(usize::MAX),
@@ -253,7 +254,7 @@ pub(crate) unsafe fn allocate(
         is_freed: AtomicBool::new(false),
         state: Mutex::new(State {
             mirror: None,
-            contents: if is_external { Contents::Defined } else { Contents::Undefined },
+            contents: if is_external || is_zeroed { Contents::Defined } else { Contents::Undefined },
             in_flight: Vec::new(),
             is_active: false,
         }),
@@ -266,23 +267,6 @@ pub(crate) unsafe fn allocate(
         coherence.make_reachable(&emulated);
     }
     result
-}
-
-/// Whether an allocation may be shared with others, who write it unseen: anything in the chain that is not known to be
-/// harmless.
-///
-/// # Safety
-/// `chain` must be null or a valid chain.
-unsafe fn is_external(chain: *const c_void) -> bool {
-    use vk::StructureType as Type;
-    let harmless = [
-        Type::MEMORY_DEDICATED_ALLOCATE_INFO,
-        Type::MEMORY_ALLOCATE_FLAGS_INFO,
-        Type::MEMORY_PRIORITY_ALLOCATE_INFO_EXT,
-        Type::MEMORY_OPAQUE_CAPTURE_ADDRESS_ALLOCATE_INFO,
-    ];
-    // SAFETY: the caller's promise.
-    unsafe { chain::tags(chain) }.any(|tag| !harmless.contains(&tag))
 }
 
 /// vkFreeMemory, which also unmaps.
