@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::discovery;
+use crate::hidden;
 use ash::vk;
 use std::ffi::{CStr, CString, OsStr, c_void};
 use std::fmt;
@@ -181,16 +182,45 @@ impl Backing {
     /// # Errors
     /// What vkCreateInstance or vkEnumeratePhysicalDevices returned.
     pub fn device_names(&self) -> Result<Vec<String>, vk::Result> {
+        self.ask(vk::API_VERSION_1_0, device_names)
+    }
+
+    /// What any of its devices has of what Tidemark hides.
+    ///
+    /// # Errors
+    /// What Vulkan returned; drivers of Vulkan 1.0 are not asked.
+    pub fn hidden(&self) -> Result<Vec<&'static str>, vk::Result> {
+        self.ask(vk::API_VERSION_1_1, |instance| {
+            // SAFETY: a live instance.
+            let devices = unsafe { instance.enumerate_physical_devices() }?;
+            let mut names = Vec::new();
+            for device in devices {
+                names.extend(hidden::had_by(instance, device)?);
+            }
+            names.sort_unstable();
+            names.dedup();
+            Ok(names)
+        })
+    }
+
+    /// Puts a question to an instance of its own, of this version of Vulkan.
+    fn ask<T>(
+        &self,
+        version: u32,
+        question: impl FnOnce(&ash::Instance) -> Result<T, vk::Result>,
+    ) -> Result<T, vk::Result> {
         let get = ash::StaticFn { get_instance_proc_addr: self.get_instance_proc_addr };
         // SAFETY: a driver's function of this name is what ash expects, but for `vkGetInstanceProcAddr` on a
         // null instance, of which it needs only global commands.
         let entry = unsafe { ash::Entry::from_static_fn(get) };
+        let application = vk::ApplicationInfo::default().api_version(version);
+        let info = vk::InstanceCreateInfo::default().application_info(&application);
         // SAFETY: the create info is valid, and nothing else uses the instance.
-        let instance = unsafe { entry.create_instance(&vk::InstanceCreateInfo::default(), None) }?;
-        let names = device_names(&instance);
+        let instance = unsafe { entry.create_instance(&info, None) }?;
+        let answer = question(&instance);
         // SAFETY: created above, and used by nobody any more.
         unsafe { instance.destroy_instance(None) };
-        names
+        answer
     }
 
     /// Whether it drives anything on this machine.

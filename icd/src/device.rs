@@ -45,6 +45,11 @@ pub(crate) unsafe fn create(
                 return vk::Result::ERROR_EXTENSION_NOT_PRESENT;
             }
         }
+        // SAFETY: a valid chain.
+        if let Some(feature) = unsafe { hidden::asked_for((*info).p_next) } {
+            log::error!("vkCreateDevice: {} is not offered: {}", feature.name, feature.reason);
+            return vk::Result::ERROR_FEATURE_NOT_PRESENT;
+        }
     }
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { create(physical, info, allocator, device) };

@@ -220,6 +220,21 @@ unsafe fn fill_layered_list(
     }
 }
 
+/// vkGetPhysicalDeviceFeatures2, without the [`hidden`] ones.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn features2(device: vk::PhysicalDevice, features: *mut vk::PhysicalDeviceFeatures2<'_>) {
+    let Some(state) = PHYSICAL_DEVICES.get(device) else { return };
+    let Some(get) = state.instance.physical_device_fns.vkGetPhysicalDeviceFeatures2 else { return };
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { get(device, features) };
+    if state.memory.emulates() {
+        // SAFETY: a valid output chain, which the caller leaves to us.
+        unsafe { hidden::mask((*features).p_next) };
+    }
+}
+
 /// vkGetPhysicalDeviceMemoryProperties.
 ///
 /// # Safety

@@ -24,7 +24,7 @@ const NOT_INTERCEPTED: [&CStr; 12] = [
     c"vkCreateImage",
     c"vkCreateGraphicsPipelines",
     c"vkResetFences",
-    c"vkGetPhysicalDeviceFeatures2",
+    c"vkGetPhysicalDeviceFormatProperties2",
     c"vkGetPhysicalDeviceQueueFamilyProperties",
 ];
 

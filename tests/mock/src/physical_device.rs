@@ -142,7 +142,22 @@ unsafe fn find_budget<'a>(
     None
 }
 
-/// vkEnumerateDeviceExtensionProperties, without the hidden ones.
+/// Extensions that the device claims to have, by name alone.
+const CLAIMS: &str = "TIDEMARK_MOCK_EXTENSIONS";
+
+fn claimed() -> Vec<vk::ExtensionProperties> {
+    let names = std::env::var(CLAIMS).unwrap_or_default();
+    let claim = |name: &str| {
+        let mut extension = vk::ExtensionProperties { spec_version: 1, ..Default::default() };
+        for (to, byte) in extension.extension_name.iter_mut().zip(name.bytes()) {
+            *to = c_char::from_ne_bytes([byte]);
+        }
+        extension
+    };
+    names.split(',').filter(|name| !name.is_empty()).map(claim).collect()
+}
+
+/// vkEnumerateDeviceExtensionProperties, without the hidden ones, with the claimed ones.
 ///
 /// # Safety
 /// As the specification demands.
@@ -172,6 +187,7 @@ pub(crate) unsafe fn enumerate_extensions(
         return result;
     }
     all.retain(|extension| !extension.extension_name_as_c_str().is_ok_and(is_hidden));
+    all.extend(claimed());
     let total = u32::try_from(all.len()).unwrap_or(u32::MAX);
     // SAFETY: `count` is valid for reads and writes.
     let count = unsafe { &mut *count };
