@@ -77,3 +77,16 @@ fn doctor_finds_all_well() {
         outcome.report()
     );
 }
+
+#[test]
+fn doctor_tells_what_is_hidden_of_the_backing_driver() {
+    let mock = Driver::mock("pi").with("TIDEMARK_MOCK_EXTENSIONS", "VK_NV_mesh_shader,VK_KHR_swapchain");
+    let mut command = mock.command(binary("tidemark"));
+    command.env_remove("VK_DRIVER_FILES").env_remove("VK_ICD_FILENAMES");
+    let outcome = expect_success(command.env("TIDEMARK_BACKING", mock.manifest()).arg("doctor"), LIMIT);
+    let line = outcome.stdout.lines().find(|line| line.starts_with("ok    hidden "));
+    let told = "VK_NV_mesh_shader, where memory is emulated: its commands would use emulated memory";
+    assert!(line.is_some_and(|line| line.contains(told)), "{}", outcome.report());
+    let all = expect_success(tidemark().args(["doctor", "--hidden"]), LIMIT).stdout;
+    assert!(all.contains("\n  VK_NV_mesh_shader\n") && all.contains("\n  micromapHostCommands\n"), "{all}");
+}

@@ -1,6 +1,7 @@
 //! `tidemark doctor`: whether Tidemark works on this machine, what it would use, and what to do where it does not.
 
 mod checklist;
+mod hidden;
 mod system;
 mod variables;
 mod vulkan;
@@ -21,6 +22,7 @@ tried in processes of their own, so that a broken one does no harm.
 
 Options:
   --driver LIBRARY   the Tidemark to check (default: the one that `tidemark run` takes)
+  --hidden           check nothing, but list what is hidden from applications where memory is emulated, and why
   -h, --help         this text
 
 Exit status: 0 if Tidemark works here, with or without warnings, 1 if it does not, 2 for a wrong option.
@@ -32,6 +34,9 @@ pub(crate) fn main(mut arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
     let Some(options) = options.map_err(|error| Failure::usage("tidemark doctor --help", error))? else {
         return Ok(print(HELP));
     };
+    if options.lists_hidden {
+        return Ok(print(&hidden::table()));
+    }
     let mut list = Checklist::new(io::stdout());
     system::check(&mut list);
     vulkan::check(&mut list, options.driver);
@@ -43,6 +48,7 @@ pub(crate) fn main(mut arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
 #[derive(Debug, Default)]
 struct Options {
     driver: Option<PathBuf>,
+    lists_hidden: bool,
 }
 
 impl Options {
@@ -56,6 +62,7 @@ impl Options {
                     let path = std::path::absolute(arguments.value()?);
                     options.driver = Some(path.map_err(|error| format!("--driver: {error}"))?);
                 }
+                Long("hidden") => options.lists_hidden = true,
                 other => return Err(other.unexpected()),
             }
         }
@@ -72,8 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_may_be_given() {
-        assert_eq!(parse(&[]).unwrap().unwrap().driver, None);
+    fn the_driver_may_be_given_or_the_list_asked_for() {
+        let default = parse(&[]).unwrap().unwrap();
+        assert_eq!((default.driver, default.lists_hidden), (None, false));
+        assert!(parse(&["--hidden"]).unwrap().unwrap().lists_hidden);
         assert!(parse(&["--driver", "here.so"]).unwrap().unwrap().driver.unwrap().is_absolute());
         assert!(parse(&["-h"]).unwrap().is_none());
         assert!(parse(&["--driver"]).is_err());

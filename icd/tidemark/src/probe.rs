@@ -41,6 +41,8 @@ pub(crate) struct Answer {
     pub(crate) library: String,
     /// The names of its devices.
     pub(crate) devices: Vec<String>,
+    /// What they have of what Tidemark hides; empty in an answer about an application.
+    pub(crate) hidden: Vec<String>,
     /// What Vulkan said instead of naming devices.
     error: Option<String>,
 }
@@ -71,6 +73,7 @@ impl Answer {
             match line.split_once('=') {
                 Some(("library", library)) => answer.library = library.into(),
                 Some(("device", device)) => answer.devices.push(device.into()),
+                Some(("hidden", name)) => answer.hidden.push(name.into()),
                 Some(("error", error)) => answer.error = Some(error.into()),
                 // Not from here: drivers may print, too.
                 _ => {}
@@ -82,6 +85,7 @@ impl Answer {
     fn print(&self) -> String {
         let mut text = format!("library={}\n", self.library);
         self.devices.iter().for_each(|device| text.push_str(&format!("device={device}\n")));
+        self.hidden.iter().for_each(|name| text.push_str(&format!("hidden={name}\n")));
         self.error.iter().for_each(|error| text.push_str(&format!("error={error}\n")));
         text
     }
@@ -186,7 +190,9 @@ pub(crate) fn main(mut arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
 }
 
 fn driver_answer(driver: &Backing) -> Answer {
-    Answer { library: driver.library.display().to_string(), ..driver.device_names().into() }
+    // A driver that cannot be asked hides nothing that matters: the features are newer than Vulkan 1.0.
+    let hidden = driver.hidden().unwrap_or_default().into_iter().map(str::to_owned).collect();
+    Answer { library: driver.library.display().to_string(), hidden, ..driver.device_names().into() }
 }
 
 /// The devices that an application finds.
@@ -234,6 +240,7 @@ mod tests {
         let answer = Answer {
             library: "/lib/x=y.so".into(),
             devices: vec!["A device (with = in it)".into(), "B".into()],
+            hidden: vec!["VK_NV_mesh_shader".into()],
             error: Some("ERROR_UNKNOWN".into()),
         };
         assert_eq!(Answer::parse(&format!("MESA: warning\n{}noise", answer.print())), answer);

@@ -1,6 +1,7 @@
 //! Checks of the Vulkan side: the loader, Tidemark itself, the drivers underneath, and all of them together.
 
 use super::checklist::Checklist;
+use super::hidden;
 use crate::driver;
 use crate::library::{Library, file_of};
 use crate::probe::{self, Question, Trouble};
@@ -121,6 +122,7 @@ fn check_backing(list: &mut Checklist<impl Write>) -> bool {
             let found = format!("{}: {}", answer.library, answer.devices_in_words());
             if !answer.devices.is_empty() {
                 list.ok(WHAT, &found);
+                hidden::report(list, &answer.hidden);
                 return true;
             }
             list.fail(WHAT, &found, advice);
