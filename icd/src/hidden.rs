@@ -41,6 +41,10 @@ pub(crate) const EXTENSIONS: &[(&CStr, &str)] = &[
         c"VK_NV_external_memory_rdma",
         "another machine would use emulated memory at times that no command tells",
     ),
+    (
+        c"VK_KHR_internally_synchronized_queues",
+        "batches could reach a queue in another order than Tidemark noted them in",
+    ),
     (c"VK_KHR_video_decode_av1", NEEDY),
     (c"VK_KHR_video_decode_h264", NEEDY),
     (c"VK_KHR_video_decode_h265", NEEDY),
