@@ -323,3 +323,55 @@ pub const STRUCTURES: &Table = &[
         &["VkPhysicalDeviceMemoryBudgetPropertiesEXT"],
     ),
 ];
+
+/// Bits of flags.
+pub const BITS: &Table = &[
+    (
+        Because("read where the command that takes it is intercepted"),
+        &["VK_MEMORY_ALLOCATE_ZERO_INITIALIZE_BIT_EXT"],
+    ),
+    (
+        Because("known to those who make the list of memory types"),
+        &[
+            "VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT",
+            "VK_MEMORY_PROPERTY_HOST_CACHED_BIT",
+            "VK_MEMORY_PROPERTY_HOST_COHERENT_BIT",
+            "VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT",
+            "VK_MEMORY_PROPERTY_LAZILY_ALLOCATED_BIT",
+            "VK_MEMORY_PROPERTY_PROTECTED_BIT",
+            "VK_MEMORY_PROPERTY_DEVICE_COHERENT_BIT_AMD",
+            "VK_MEMORY_PROPERTY_DEVICE_UNCACHED_BIT_AMD",
+        ],
+    ),
+    (
+        Because("buffers with such usage are reachable by address, so that every batch counts as using them"),
+        &[
+            "VK_BUFFER_CREATE_DEVICE_ADDRESS_CAPTURE_REPLAY_BIT",
+            "VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT",
+            "VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_CAPTURE_REPLAY_BIT",
+            "VK_BUFFER_CREATE_DESCRIPTOR_BUFFER_CAPTURE_REPLAY_BIT_EXT",
+        ],
+    ),
+    (
+        Because("memory that is bound to a sparse buffer counts as used by every batch"),
+        &[
+            "VK_BUFFER_CREATE_SPARSE_ALIASED_BIT",
+            "VK_BUFFER_CREATE_SPARSE_BINDING_BIT",
+            "VK_BUFFER_CREATE_SPARSE_RESIDENCY_BIT",
+        ],
+    ),
+    (
+        Because("protected memory cannot be mapped"),
+        &[
+            "VK_BUFFER_CREATE_PROTECTED_BIT",
+            "VK_DEVICE_QUEUE_CREATE_PROTECTED_BIT",
+            "VK_SUBMIT_PROTECTED_BIT",
+        ],
+    ),
+    (
+        Because("memory that can be mapped has one instance, whichever device of the group works with it"),
+        &["VK_MEMORY_ALLOCATE_DEVICE_MASK_BIT"],
+    ),
+    (Because("the same wait, and what is done comes back whichever it was"), &["VK_SEMAPHORE_WAIT_ANY_BIT"]),
+    (Because("the same copy, in another order of bytes"), &["VK_HOST_IMAGE_COPY_MEMCPY_BIT"]),
+];

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use vk_parse::{
-    Command, Extension, ExtensionChild, InterfaceItem, RegistryChild, Type, TypeCodeMarkup, TypeMember,
-    TypeMemberDefinition, TypeMemberMarkup, TypeSpec, TypesChild,
+    Command, EnumSpec, EnumsChild, Extension, ExtensionChild, InterfaceItem, RegistryChild, Type,
+    TypeCodeMarkup, TypeMember, TypeMemberDefinition, TypeMemberMarkup, TypeSpec, TypesChild,
 };
 use vulkan_tidemark::audit;
 
@@ -27,6 +27,8 @@ pub struct Registry {
     pub commands: BTreeSet<String>,
     /// Structures likewise, with those that each extends.
     pub structures: BTreeMap<String, Vec<String>>,
+    /// Bits of flags likewise, with the enumeration that each belongs to.
+    pub bits: BTreeMap<String, String>,
     /// Names of all commands, structures and members of structures there are.
     pub known: HashSet<String>,
     /// Extensions that are not hidden, but need one that is.
@@ -53,6 +55,7 @@ impl Registry {
             version: 0,
             commands: BTreeSet::new(),
             structures: BTreeMap::new(),
+            bits: BTreeMap::new(),
             known: HashSet::new(),
             left_alone: Vec::new(),
             members: BTreeMap::new(),
@@ -69,8 +72,18 @@ impl Registry {
                 RegistryChild::Commands(commands) => {
                     commands.children.into_iter().for_each(|command| this.add_command(command));
                 }
+                RegistryChild::Enums(enums) => {
+                    let of = enums.name.unwrap_or_default();
+                    let bits = enums.children.into_iter().filter_map(|child| match child {
+                        EnumsChild::Enum(bit) if matches!(bit.spec, EnumSpec::Bitpos { .. }) => {
+                            Some(bit.name)
+                        }
+                        _ => None,
+                    });
+                    this.bits.extend(bits.map(|bit| (bit, of.clone())));
+                }
                 RegistryChild::Feature(feature) if is_vulkan(Some(&feature.api)) => {
-                    required.extend(required_by(&feature.children, &|_| true));
+                    this.add_items(required_by(&feature.children, &|_| true), &mut required);
                 }
                 RegistryChild::Extensions(all) => {
                     extensions.extend(all.children.into_iter().map(|one| (one.name.clone(), one)));
@@ -81,7 +94,8 @@ impl Registry {
         let extensions = Extensions { all: extensions, hidden };
         for (name, extension) in &extensions.all {
             if extensions.is_there(name) {
-                required.extend(required_by(&extension.children, &|name| extensions.is_there(name)));
+                let is_there = |name: &str| extensions.is_there(name);
+                this.add_items(required_by(&extension.children, &is_there), &mut required);
             } else if !hidden.contains(&name.as_str()) && is_for_here(extension) {
                 this.left_alone.push(name.clone());
             }
@@ -153,6 +167,27 @@ impl Registry {
         }
     }
 
+    /// Commands and structures go to `required`, for now by name alone.
+    fn add_items<'a>(
+        &mut self,
+        items: impl Iterator<Item = &'a InterfaceItem>,
+        required: &mut HashSet<String>,
+    ) {
+        for item in items {
+            match item {
+                InterfaceItem::Command { name, .. } | InterfaceItem::Type { name, .. } => {
+                    required.insert(name.clone());
+                }
+                InterfaceItem::Enum(bit) => {
+                    if let EnumSpec::Bitpos { extends: Some(of), .. } = &bit.spec {
+                        self.bits.insert(bit.name.clone(), of.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn find_version(&mut self, definition: &Type) {
         if let TypeSpec::Code(code) = &definition.spec
             && code.markup == [TypeCodeMarkup::Name("VK_HEADER_VERSION".into())]
@@ -210,21 +245,20 @@ fn name_and_type(member: &TypeMemberDefinition) -> Option<(&str, &str)> {
     name.zip(of)
 }
 
-/// The names of what a version or extension brings, given which extensions are there.
-fn required_by(children: &[ExtensionChild], is_there: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let mut names = Vec::new();
-    for child in children {
-        let ExtensionChild::Require { api, items, extension, depends, .. } = child else { continue };
-        let is_met = [extension, depends].into_iter().flatten().all(|needs| is_met(needs, is_there));
-        if !is_met || !is_vulkan(api.as_deref()) {
-            continue;
+/// What a version or extension brings, given which extensions are there.
+fn required_by<'a>(
+    children: &'a [ExtensionChild],
+    is_there: &dyn Fn(&str) -> bool,
+) -> impl Iterator<Item = &'a InterfaceItem> {
+    children.iter().flat_map(move |child| match child {
+        ExtensionChild::Require { api, items, extension, depends, .. }
+            if is_vulkan(api.as_deref())
+                && [extension, depends].into_iter().flatten().all(|needs| is_met(needs, is_there)) =>
+        {
+            &**items
         }
-        names.extend(items.iter().filter_map(|item| match item {
-            InterfaceItem::Command { name, .. } | InterfaceItem::Type { name, .. } => Some(name.clone()),
-            _ => None,
-        }));
-    }
-    names
+        _ => &[],
+    })
 }
 
 struct Extensions<'a> {
