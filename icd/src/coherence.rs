@@ -34,6 +34,8 @@ use tidemark_winsys::{Arena, Costs, LockExt, Mirror, RwLockExt, Traffic};
 pub(crate) struct Coherence {
     pub(crate) arena: Arena,
     pub(crate) costs: Option<Costs>,
+    /// Whether Tidemark itself submits to queues that the application uses.
+    pub(crate) shares_queues: bool,
     /// Every allocation of an emulated type.
     pub(crate) memories: RwLock<HandleMap<Arc<Memory>>>,
     /// Those that any batch may use, by [`Memory::key`].
@@ -59,6 +61,8 @@ impl Coherence {
         Self {
             costs: costs(&arena, choice),
             arena: arena.reading_back(Config::get().readback),
+            // Every transfer is a copy by the CPU.
+            shares_queues: false,
             memories: RwLock::default(),
             reachable: RwLock::default(),
             active: Mutex::default(),

@@ -4,9 +4,9 @@ use crate::coherence::Coherence;
 use crate::entry;
 use crate::hidden;
 use crate::physical_device::PhysicalDevice;
-use crate::queue::Queue;
+use crate::queue::{self, Queue};
 use crate::tables::{DEVICES, PHYSICAL_DEVICES, QUEUES};
-use ash::vk;
+use ash::vk::{self, Handle};
 use std::ffi::{CStr, c_char};
 use std::slice;
 use std::sync::Arc;
@@ -19,8 +19,24 @@ pub(crate) struct Device {
     fns: entry::device::Fns,
     /// The backing driver's commands that coherence depends on.
     pub(crate) next: entry::coherence::Fns,
+    /// The backing driver's commands that every driver has, for Tidemark's own use of them.
+    pub(crate) core: ash::DeviceFnV1_0,
     /// The state of emulated memory, on devices that have such.
     pub(crate) coherence: Option<Coherence>,
+}
+
+impl Device {
+    /// Whether Tidemark itself submits to queues that the application uses.
+    pub(crate) fn shares_queues(&self) -> bool {
+        self.coherence.as_ref().is_some_and(|coherence| coherence.shares_queues)
+    }
+
+    /// Its queues that were fetched, by their handles.
+    fn queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues = QUEUES.all(|queue| queue.device.handle == self.handle);
+        queues.sort_unstable_by_key(|queue| queue.handle.as_raw());
+        queues
+    }
 }
 
 /// vkCreateDevice.
@@ -77,6 +93,9 @@ pub(crate) unsafe fn create(
             handle,
             fns: entry::device::Fns::load(load),
             next: entry::coherence::Fns::load(load),
+            core: ash::DeviceFnV1_0::load(|name| {
+                load(name).map_or(std::ptr::null(), |found| found as *const _)
+            }),
             coherence,
             physical: state,
         }),
@@ -164,7 +183,7 @@ pub(crate) unsafe fn queue2(
 fn remember(queue: vk::Queue, device: Arc<Device>) {
     if queue != vk::Queue::null() {
         // One that was fetched before goes on as it was.
-        QUEUES.insert_new(queue, || Queue::new(device));
+        QUEUES.insert_new(queue, || Queue::new(queue, device));
     }
 }
 
@@ -176,7 +195,9 @@ pub(crate) unsafe fn wait_idle(device: vk::Device) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkDeviceWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
     let submitted = state.coherence.as_ref().map(|coherence| coherence.progress.last_of_all());
+    let queues = state.queues();
+    let queues: Vec<&Queue> = queues.iter().map(|queue| &**queue).collect();
     // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { wait(device) };
+    let result = queue::idle(&state, &queues, || unsafe { wait(device) });
     state.after_wait(result, &submitted.unwrap_or_default())
 }

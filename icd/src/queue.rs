@@ -9,7 +9,8 @@ use crate::tables::QUEUES;
 use ash::vk;
 use std::ffi::c_void;
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tidemark_winsys::LockExt;
 use tidemark_winsys::telemetry::Counter;
 
 /// A slice of a caller's array, which may be null if it has no elements.
@@ -26,15 +27,61 @@ unsafe fn array<'a, T>(at: *const T, count: u32) -> &'a [T] {
 
 /// A queue.
 pub(crate) struct Queue {
+    pub(crate) handle: vk::Queue,
     pub(crate) device: Arc<Device>,
     batches: Arc<Batches>,
+    /// Held around every command that takes the queue externally synchronised.
+    turn: Mutex<()>,
 }
 
 impl Queue {
-    pub(crate) fn new(device: Arc<Device>) -> Self {
+    pub(crate) fn new(handle: vk::Queue, device: Arc<Device>) -> Self {
         let batches = device.coherence.as_ref().map(|coherence| coherence.progress.add_queue());
-        Self { device, batches: batches.unwrap_or_default() }
+        Self { handle, device, batches: batches.unwrap_or_default(), turn: Mutex::default() }
     }
+
+    /// Gives the queue to the backing driver by `work`, while nobody else does. Applications keep their own threads
+    /// apart; this keeps them apart from Tidemark's work on the same queue.
+    ///
+    /// `work` must not wait for anything that takes the host's or another queue's doing: those may need this queue first.
+    pub(crate) fn alone<T>(&self, work: impl FnOnce(vk::Queue) -> T) -> T {
+        let _turn = self.turn.hold();
+        work(self.handle)
+    }
+
+    /// Waits for what was submitted so far, and leaves the queue to others meanwhile.
+    fn wait(&self) -> vk::Result {
+        let Device { handle: device, core, .. } = &*self.device;
+        let mut fence = vk::Fence::null();
+        // SAFETY: a live device and queue; the fence is this function's own, and destroyed when no batch uses it.
+        unsafe {
+            let info = vk::FenceCreateInfo::default();
+            let mut result = (core.create_fence)(*device, &raw const info, std::ptr::null(), &raw mut fence);
+            if result != vk::Result::SUCCESS {
+                return result;
+            }
+            result = self.alone(|queue| (core.queue_submit)(queue, 0, std::ptr::null(), fence));
+            if result == vk::Result::SUCCESS {
+                result = (core.wait_for_fences)(*device, 1, &raw const fence, vk::TRUE, u64::MAX);
+            }
+            (core.destroy_fence)(*device, fence, std::ptr::null());
+            result
+        }
+    }
+}
+
+/// Waits by `wait` until all of `queues` are idle. For that to happen Tidemark may have to work on them.
+pub(crate) fn idle(device: &Device, queues: &[&Queue], wait: impl FnOnce() -> vk::Result) -> vk::Result {
+    if device.shares_queues() {
+        // What is still going on then is Tidemark's own work, which waits for nobody.
+        for result in queues.iter().map(|queue| queue.wait()) {
+            if result != vk::Result::SUCCESS {
+                return result;
+            }
+        }
+    }
+    let _turns: Vec<_> = queues.iter().map(|queue| queue.turn.hold()).collect();
+    wait()
 }
 
 /// The state of a queue. Applications get queues only through commands that remember them.
@@ -55,7 +102,7 @@ unsafe fn submit_by<F>(
     fence: vk::Fence,
     command: impl FnOnce(&Device) -> Option<F>,
     prepare: impl FnOnce(&Coherence, &Batches) -> Option<Point>,
-    call: impl FnOnce(F) -> vk::Result,
+    call: impl FnOnce(F, vk::Queue) -> vk::Result,
 ) -> vk::Result {
     // SAFETY: the caller's promise.
     let queue = match unsafe { state_of(queue) } {
@@ -71,7 +118,7 @@ unsafe fn submit_by<F>(
             coherence.progress.fence_follows(fence, last.unwrap_or_else(|| queue.batches.last()));
         }
     }
-    call(command)
+    queue.alone(|queue| call(command, queue))
 }
 
 /// `point` will be followed by signals of `semaphores`, to `values` if they are timelines.
@@ -130,7 +177,7 @@ pub(crate) unsafe fn submit(
                 }
                 last
             },
-            |submit| submit(queue, count, submits, fence),
+            |submit, queue| submit(queue, count, submits, fence),
         )
     }
 }
@@ -165,7 +212,7 @@ pub(crate) unsafe fn submit2(
                 }
                 last
             },
-            |submit| submit(queue, count, submits, fence),
+            |submit, queue| submit(queue, count, submits, fence),
         )
     }
 }
@@ -213,7 +260,7 @@ pub(crate) unsafe fn bind_sparse(
                 }
                 last
             },
-            |bind| bind(queue, count, binds, fence),
+            |bind, queue| bind(queue, count, binds, fence),
         )
     }
 }
@@ -230,7 +277,7 @@ pub(crate) unsafe fn present(queue: vk::Queue, info: *const vk::PresentInfoKHR<'
             vk::Fence::null(),
             |device| device.next.vkQueuePresentKHR,
             |coherence, batches| Some(coherence.before_batch(batches, std::iter::empty())),
-            |present| present(queue, info),
+            |present, queue| present(queue, info),
         )
     }
 }
@@ -248,6 +295,6 @@ pub(crate) unsafe fn wait_idle(queue: vk::Queue) -> vk::Result {
     let Some(wait) = state.device.next.vkQueueWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
     let submitted = state.batches.last();
     // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { wait(queue) };
+    let result = idle(&state.device, &[state], || unsafe { wait(queue) });
     state.device.after_wait(result, &[submitted])
 }

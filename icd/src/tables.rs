@@ -127,6 +127,11 @@ impl<H: Handle, T> Table<H, T> {
         map.remove(&handle.as_raw())
     }
 
+    /// Those that `is_wanted`, in no order.
+    pub(crate) fn all(&self, is_wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        self.map.shared().values().filter(|value| is_wanted(value)).cloned().collect()
+    }
+
     pub(crate) fn retain(&self, keep: impl Fn(&T) -> bool) {
         let mut map = self.map.exclusive();
         self.count_removals();
