@@ -167,7 +167,7 @@ impl Memory {
         contents: Contents,
     ) -> Result<Arc<Mirror>, vk::Result> {
         let aperture = Aperture::new(device, self.handle, self.size, self.backing_is_coherent)?;
-        let device_memory = Box::new(aperture);
+        let device_memory = tidemark_winsys::Device::Mapped(Box::new(aperture));
         let mirror = Mirror::new(&coherence.arena, coherence.costs, device_memory, contents);
         mirror.map(Arc::new).map_err(|error| {
             log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);

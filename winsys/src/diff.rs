@@ -97,6 +97,55 @@ pub(crate) unsafe fn propagate_by_grains(
     changed
 }
 
+/// Brings `twin` up to date with `source`, each byte of which is loaded once. Calls `changed` with each run of bytes that
+/// differed, in ascending order; what is beside it did not differ, but for a run that begins where it ends. Returns the
+/// number of such bytes.
+///
+/// # Safety
+/// As for [`propagate`].
+pub(crate) unsafe fn update(
+    source: *const u8,
+    twin: *mut u8,
+    len: usize,
+    mut changed: impl FnMut(Range<usize>),
+) -> usize {
+    let mut snapshot = [0u8; BLOCK];
+    let mut total = 0;
+    for at in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - at);
+        let snapshot = &mut snapshot[..n];
+        // SAFETY: `at + n <= len`; `snapshot` is ours and as long.
+        unsafe { ptr::copy_nonoverlapping(source.add(at), snapshot.as_mut_ptr(), n) };
+        source_may_change();
+        // SAFETY: `at + n <= len`, and the twin is ours alone.
+        let twin = unsafe { slice::from_raw_parts_mut(twin.add(at), n) };
+        if snapshot != twin {
+            let mut from = 0;
+            while let Some(run) = next_difference(snapshot, twin, from) {
+                from = run.end;
+                total += run.len();
+                changed(at + run.start..at + run.end);
+            }
+            twin.copy_from_slice(snapshot);
+        }
+    }
+    total
+}
+
+/// The first run of bytes, from `from` on, in which two equally long slices differ.
+fn next_difference(one: &[u8], other: &[u8], from: usize) -> Option<Range<usize>> {
+    const LANE: usize = 64;
+    let mut start = from;
+    // What is equal is so by the lane, most of the time.
+    while start + LANE <= one.len() && one[start..start + LANE] == other[start..start + LANE] {
+        start += LANE;
+    }
+    let differs = |at: &usize| one[*at] != other[*at];
+    let start = (start..one.len()).find(differs)?;
+    let end = (start..one.len()).find(|at| !differs(at)).unwrap_or(one.len());
+    Some(start..end)
+}
+
 /// Copies `source` to both `twin` and `target`, loading each byte once.
 ///
 /// # Safety
@@ -329,6 +378,17 @@ mod tests {
                 unsafe { propagate_by_grains(pointers.0, pointers.1, pointers.2, case.len, drop, drop) };
             prop_assert!((changed, &twin, &target) == (expected, &new_twin, &new_target));
 
+            // In two steps.
+            let [mut source, mut twin, mut target] = case.parts();
+            let mut runs = Vec::new();
+            // SAFETY: two parts of this length.
+            let changed =
+                unsafe { update(source.pointer(), twin.pointer(), case.len, |run| runs.push(run)) };
+            for run in runs {
+                target.bytes()[run.clone()].copy_from_slice(&twin.bytes()[run]);
+            }
+            prop_assert!((changed, &twin, &target) == (expected, &new_twin, &new_target));
+
             // By words, too, on processors that have better.
             let [_, mut twin, mut target] = case.parts();
             // SAFETY: the target is as long as the others.
@@ -429,6 +489,15 @@ mod tests {
         race(|source, twin, target, len| {
             // SAFETY: what `race` promises.
             unsafe { copy(source, twin, target, len) };
+        });
+        race(|source, twin, target, len| {
+            let mut runs = Vec::new();
+            // SAFETY: what `race` promises.
+            unsafe { update(source, twin, len, |run| runs.push(run)) };
+            for run in runs {
+                // SAFETY: as above: twin and target are nobody else's, and the run is within them.
+                unsafe { ptr::copy_nonoverlapping(twin.add(run.start), target.add(run.start), run.len()) };
+            }
         });
     }
 }

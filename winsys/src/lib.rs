@@ -11,10 +11,11 @@
 //!   Tidemark ─────> alias ┘                      └─ readback: device ≠ twin ──> alias, twin
 //! ```
 //!
-//! Where the kernel lets it, a readback may also be put off until a page is touched ([`Readback`]).
+//! The CPU reaches device memory by address ([`DeviceMemory`]), or hands bytes to somebody who copies them
+//! ([`CopiedMemory`]). Where the kernel lets it, a readback may also be put off until a page is touched ([`Readback`]).
 //!
 //! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock the caller's
-//! [`DeviceMemory`] is called, which must not come back here. A transfer holds its own mirror's lock alone: who waits
+//! device memory is called, which must not come back here. A transfer holds its own mirror's lock alone: who waits
 //! for that lock needs what is being moved. The pager's thread holds the lock of its providers and under it one
 //! mirror's, so nobody who holds a mirror's takes the former. No thread touches a view under any of these locks: it would
 //! wait for the pager's thread, which waits for the lock.
@@ -42,7 +43,7 @@ pub mod tracker;
 
 pub use costs::Costs;
 pub use host_memory::{Arena, HostMemory};
-pub use mirror::{Contents, DeviceMemory, Mirror, Traffic};
+pub use mirror::{Contents, CopiedMemory, Device, DeviceMemory, Mirror, Traffic};
 pub use pager::Pager;
 pub use policy::{Switch, Treatment};
 pub use readback_policy::Readback;

@@ -9,11 +9,11 @@
 //! A flush first clears the tracking, then reads the bytes. A write that races with it lands before the page
 //! was read, and is in this flush, or marks the page again, and is in the next.
 
+mod device;
 mod lazy;
 
 use crate::Span;
 use crate::costs::Costs;
-use crate::diff;
 use crate::host_memory::{Arena, HostMemory};
 use crate::page_set::PageSet;
 use crate::page_size;
@@ -26,6 +26,8 @@ use std::io;
 use std::ops::{AddAssign, Range};
 use std::sync::Arc;
 use std::time::Instant;
+
+pub use device::{CopiedMemory, Device, DeviceMemory};
 
 /// What one flush or readback moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,47 +53,12 @@ impl AddAssign for Traffic {
     }
 }
 
-/// Device memory as the CPU reaches it. It is used under the mirror's lock, and where readback is lazy by a thread of its
-/// own, while a thread of the application waits, wherever that touched a page: so what is done here must not wait for
-/// anybody who reads an application's memory.
-///
-/// # Safety
-/// `address` must be valid for reads and writes of `len` bytes as long as this value lives, or until the mirror that
-/// owns it is [retired](Mirror::retire). The device, and whoever shares its memory, may access them at any time.
-pub unsafe trait DeviceMemory: Send + Sync {
-    /// The first byte.
-    fn address(&self) -> *mut u8;
-
-    /// Bytes.
-    fn len(&self) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether there is nothing to do for what follows.
-    fn is_coherent(&self) -> bool {
-        true
-    }
-
-    /// Makes what the device wrote to `range` (bytes) visible to the CPU. Nothing to do where the mapping is coherent.
-    fn invalidate(&self, range: Range<usize>) {
-        let _ = range;
-    }
-
-    /// Makes what the CPU wrote to `range` (bytes) visible to the device. Nothing to do where the mapping is coherent.
-    fn flush(&self, range: Range<usize>) {
-        let _ = range;
-    }
-}
-
 /// One allocation's host view, twin and device memory. May be used from any thread.
 pub struct Mirror {
     /// First, so that it ends before what it works on.
     deferral: Option<Deferral>,
     host: Arc<HostMemory>,
-    device: Arc<dyn DeviceMemory>,
+    device: Arc<Device>,
     len: usize,
     tracker: Arc<dyn Tracker>,
     state: Arc<Mutex<State>>,
@@ -125,6 +92,7 @@ struct State {
     written: Vec<Span>,
     plans: Vec<(Range<usize>, Plan)>,
     seen: Vec<Span>,
+    runs: Vec<Range<usize>>,
 }
 
 /// One in so many flushes has its copying timed, if it is of as many pages: the clock costs as much as one page.
@@ -140,15 +108,10 @@ impl Mirror {
     ///
     /// # Errors
     /// No host memory left.
-    pub fn new(
-        arena: &Arena,
-        costs: Option<Costs>,
-        device: Box<dyn DeviceMemory>,
-        contents: Contents,
-    ) -> io::Result<Self> {
+    pub fn new(arena: &Arena, costs: Option<Costs>, device: Device, contents: Contents) -> io::Result<Self> {
         let len = device.len();
         let host = Arc::new(arena.allocate(len)?);
-        let device = Arc::from(device);
+        let device = Arc::new(device);
         let tracker = arena.tracker().clone();
         let watched = match tracker.arm(host.span()) {
             Ok(()) => true,
@@ -168,11 +131,12 @@ impl Mirror {
             touched,
             shared,
             policy: costs.map(|costs| Policy::new(pages, costs)),
-            lazy: Lazy::new(arena, pages),
+            lazy: Lazy::new(arena, &device, pages),
             flushes: 0,
             written: Vec::new(),
             plans: Vec::new(),
             seen: Vec::new(),
+            runs: Vec::new(),
         }));
         let deferral = Deferral::new(&tracker, &host, &device, &state);
         let mirror = Self { deferral, host, device, len, tracker, state };
@@ -220,8 +184,15 @@ impl Mirror {
             if self.tracker.compares() {
                 traffic.bytes += self.share_pages(pages.clone(), &mut state);
             }
-            for (run, is_shared) in state.shared.runs(pages) {
-                traffic.bytes += self.flush_run(run, is_shared) as u64;
+            let State { shared, runs, .. } = &mut *state;
+            for (run, is_shared) in shared.runs(pages) {
+                let bytes = self.bytes_of(run);
+                traffic.bytes += if is_shared {
+                    self.device.propagate(&self.host, bytes, runs)
+                } else {
+                    self.device.overwrite(&self.host, bytes.clone());
+                    bytes.len()
+                } as u64;
             }
         }
         if let (Some(policy), Some(start)) = (&mut state.policy, start)
@@ -259,12 +230,9 @@ impl Mirror {
         if !self.deferral.as_ref().is_some_and(|deferral| deferral.defer(pages.clone(), state)) {
             // Fewer pages tell nothing, and the clock costs as much as one of them.
             let start = (state.lazy.is_some() && pages.len() >= MEASURED).then(Instant::now);
-            for (run, is_shared) in state.shared.runs(pages.clone()) {
-                if is_shared {
-                    traffic.pages += run.len() as u64;
-                    traffic.bytes += fetch(&self.host, &*self.device, self.bytes_of(run)) as u64;
-                }
-            }
+            let shared = state.shared.runs(pages.clone()).filter(|(_, is_shared)| *is_shared);
+            let runs = shared.map(|(run, _)| run).inspect(|run| traffic.pages += run.len() as u64);
+            traffic.bytes = self.device.fetch(&self.host, runs.map(|run| self.bytes_of(run))) as u64;
             if let Some(lazy) = &mut state.lazy {
                 lazy.observe_eager(pages, traffic.pages, start.map(|start| start.elapsed()));
             }
@@ -275,36 +243,13 @@ impl Mirror {
         traffic
     }
 
-    /// Copies pages of one kind to the device, under the state's lock. Returns the bytes copied.
-    fn flush_run(&self, run: Range<usize>, is_shared: bool) -> usize {
-        let bytes = self.bytes_of(run);
-        let host = self.host.alias().wrapping_add(bytes.start);
-        let twin = self.host.twin().wrapping_add(bytes.start);
-        let device = self.device.address().wrapping_add(bytes.start);
-        if !is_shared {
-            // SAFETY: `bytes_of` stays within `len`, for which all three are valid; the state's lock is held, so the
-            // twin is ours alone. The device does not write these pages, so no byte of its is undone.
-            unsafe { diff::overwrite(host, device, bytes.len()) };
-            self.device.flush(bytes.clone());
-            return bytes.len();
-        }
-        if self.device.is_coherent() {
-            // SAFETY: as above.
-            return unsafe { diff::propagate(host, twin, device, bytes.len()) };
-        }
-        // What goes out are whole lines: around what changed they must hold what the device wrote.
-        let within = |part: Range<usize>| bytes.start + part.start..bytes.start + part.end;
-        let before = |part| self.device.invalidate(within(part));
-        let after = |part| self.device.flush(within(part));
-        // SAFETY: as above.
-        unsafe { diff::propagate_by_grains(host, twin, device, bytes.len(), before, after) }
-    }
-
     /// Ends all access to device memory, and waits for what is in progress. The view stays. Returns what touched pages
     /// brought in that no readback told.
     pub fn retire(&self) -> Traffic {
         let mut state = self.state.hold();
-        state.alive = false;
+        if std::mem::replace(&mut state.alive, false) {
+            self.device.retire();
+        }
         if let Some(deferral) = &self.deferral {
             deferral.end(&mut state);
         }
@@ -383,20 +328,14 @@ impl Mirror {
             state.shared.insert(run.clone());
             for (part, is_touched) in state.touched.runs(run) {
                 let bytes = self.bytes_of(part);
-                let device = self.device.address().wrapping_add(bytes.start);
                 if is_touched {
-                    let twin = self.host.twin().wrapping_add(bytes.start);
-                    let host = self.host.alias().wrapping_add(bytes.start);
-                    // SAFETY: as in `flush_run`. The device does not write these pages yet.
-                    unsafe { diff::copy(host, twin, device, bytes.len()) };
                     copied += bytes.len() as u64;
+                    self.device.agree(&self.host, bytes);
                 } else {
                     // The view still reads as zeros and the twin too; neither need occupy memory. If the host writes
                     // meanwhile, the tracker will tell, and the twin what.
-                    // SAFETY: as above.
-                    unsafe { diff::clear(device, bytes.len()) };
+                    self.device.clear(bytes);
                 }
-                self.device.flush(bytes);
             }
         }
         copied
@@ -423,16 +362,6 @@ impl Mirror {
     fn bytes_of(&self, pages: Range<usize>) -> Range<usize> {
         pages.start * page_size()..(pages.end * page_size()).min(self.len)
     }
-}
-
-/// Reads `bytes` of shared pages back, under the state's lock. Returns how many had changed.
-fn fetch(host: &HostMemory, device: &dyn DeviceMemory, bytes: Range<usize>) -> usize {
-    device.invalidate(bytes.clone());
-    let source = device.address().wrapping_add(bytes.start);
-    let twin = host.twin().wrapping_add(bytes.start);
-    let alias = host.alias().wrapping_add(bytes.start);
-    // SAFETY: as in `flush_run`.
-    unsafe { diff::propagate(source, twin, alias, bytes.len()) }
 }
 
 #[cfg(test)]

@@ -43,10 +43,12 @@ pub(crate) enum Region {
     /// Touched under the mirror's lock alone.
     Twin,
     Device,
+    /// Where copies of device memory come, likewise under the mirror's lock.
+    Staging,
 }
 
 /// Addresses of all regions, one after the other. What is there is elsewhere: in [`MEMORY`].
-static ADDRESSES: [[u8; LEN]; 4] = [[0; LEN]; 4];
+static ADDRESSES: [[u8; LEN]; 5] = [[0; LEN]; 5];
 
 impl Region {
     /// Its first byte.
@@ -55,7 +57,7 @@ impl Region {
     }
 
     fn at(address: *const u8) -> (Self, usize) {
-        let regions = [Self::View, Self::Alias, Self::Twin, Self::Device];
+        let regions = [Self::View, Self::Alias, Self::Twin, Self::Device, Self::Staging];
         let distance = address as usize - (&raw const ADDRESSES) as usize;
         (regions[distance / LEN], distance % LEN)
     }
@@ -79,6 +81,7 @@ pub(crate) struct Memory {
     /// The checker fails where two threads use one of these without a lock in common.
     twin: [UnsafeCell<u8>; LEN],
     device: [AtomicU8; LEN],
+    staging: [UnsafeCell<u8>; LEN],
     /// Whether the device memory is there. The checker fails where it goes while somebody may still use it.
     is_mapped: UnsafeCell<bool>,
     /// By page of the view.
@@ -103,6 +106,7 @@ loom::lazy_static! {
         host: array::from_fn(|_| AtomicU8::new(0)),
         twin: array::from_fn(|_| UnsafeCell::new(0)),
         device: array::from_fn(|_| AtomicU8::new(GARBAGE)),
+        staging: array::from_fn(|_| UnsafeCell::new(0)),
         is_mapped: UnsafeCell::new(true),
         entries: array::from_fn(|_| Mutex::default()),
         provider: Mutex::default(),
@@ -131,6 +135,8 @@ pub(crate) fn load(address: *const u8) -> u8 {
         (Region::Alias, at) => MEMORY.host[at].load(Ordering::Relaxed),
         // SAFETY: the checker makes sure that nobody writes it meanwhile.
         (Region::Twin, at) => MEMORY.twin[at].with(|byte| unsafe { *byte }),
+        // SAFETY: as above.
+        (Region::Staging, at) => MEMORY.staging[at].with(|byte| unsafe { *byte }),
         (Region::Device, at) => {
             use_device();
             MEMORY.device[at].load(Ordering::Relaxed)
@@ -149,6 +155,8 @@ pub(crate) fn store(address: *mut u8, value: u8) {
         (Region::Alias, at) => MEMORY.host[at].store(value, Ordering::Relaxed),
         // SAFETY: the checker makes sure that nobody uses it meanwhile.
         (Region::Twin, at) => MEMORY.twin[at].with_mut(|byte| unsafe { *byte = value }),
+        // SAFETY: as above.
+        (Region::Staging, at) => MEMORY.staging[at].with_mut(|byte| unsafe { *byte = value }),
         (Region::Device, at) => {
             use_device();
             MEMORY.device[at].store(value, Ordering::Relaxed);

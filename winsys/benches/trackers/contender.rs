@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 use tidemark_winsys::tracker::Tracker;
-use tidemark_winsys::{Arena, Contents, Costs, DeviceMemory, Mirror, Readback, page_size};
+use tidemark_winsys::{Arena, Contents, Costs, Device, DeviceMemory, Mirror, Readback, page_size};
 
 /// Bytes of one buffer, by its number.
 pub(crate) type Part = (usize, Range<usize>);
@@ -115,7 +115,12 @@ impl Engine {
         for _ in 0..buffers {
             let region = device_memory(len)?;
             engine.devices.push(region.base());
-            let mirror = Mirror::new(&arena, costs, Box::new(Device { region, len }), Contents::Undefined)?;
+            let mirror = Mirror::new(
+                &arena,
+                costs,
+                Device::Mapped(Box::new(Owned { region, len })),
+                Contents::Undefined,
+            )?;
             engine.views.push(mirror.view());
             engine.mirrors.push(mirror);
         }
@@ -153,17 +158,17 @@ impl Contender for Engine {
 }
 
 /// Device memory that a mirror owns.
-struct Device {
+struct Owned {
     region: Region,
     len: usize,
 }
 
 // SAFETY: an address range of the value's own.
-unsafe impl Send for Device {}
+unsafe impl Send for Owned {}
 // SAFETY: as above; what is done with the memory goes by raw pointers.
-unsafe impl Sync for Device {}
+unsafe impl Sync for Owned {}
 // SAFETY: mapped, readable and writable, until the value is dropped.
-unsafe impl DeviceMemory for Device {
+unsafe impl DeviceMemory for Owned {
     fn address(&self) -> *mut u8 {
         self.region.base()
     }

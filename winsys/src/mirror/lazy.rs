@@ -13,7 +13,7 @@
 //!
 //! A forked child, in which pages do not fault, reads back at once, and first what was stale.
 
-use super::{DeviceMemory, State, Traffic, fetch};
+use super::{Device, State, Traffic};
 use crate::Span;
 use crate::host_memory::{Arena, HostMemory};
 use crate::page_set::PageSet;
@@ -52,9 +52,11 @@ pub(super) struct Lazy {
 }
 
 impl Lazy {
-    /// For a mirror of `pages` in `arena`; `None` if all its readbacks are eager.
-    pub(super) fn new(arena: &Arena, pages: usize) -> Option<Self> {
-        arena.tracker().pager()?;
+    /// For a mirror of `pages` of `device` in `arena`; `None` if all its readbacks are eager. Those of copied memory are:
+    /// the copy would wait for the device, and for locks of the backing driver's, while a thread that holds one of them may
+    /// be waiting for the page.
+    pub(super) fn new(arena: &Arena, device: &Device, pages: usize) -> Option<Self> {
+        arena.tracker().pager().filter(|_| matches!(device, Device::Mapped(_)))?;
         let policy = ReadbackPolicy::new(arena.readback(), pages)?;
         let stale = PageSet::new(pages);
         Some(Self { policy, stale, watched: 0..0, window: 0..0, fetched: Traffic::default() })
@@ -89,7 +91,7 @@ impl Lazy {
 #[derive(Clone)]
 struct Places {
     host: Arc<HostMemory>,
-    device: Arc<dyn DeviceMemory>,
+    device: Arc<Device>,
     len: usize,
 }
 
@@ -102,7 +104,7 @@ impl Places {
     /// Reads pages back. Returns what that moved.
     fn fetch(&self, pages: Range<usize>) -> Traffic {
         let bytes = pages.start * page_size()..(pages.end * page_size()).min(self.len);
-        let bytes = fetch(&self.host, &*self.device, bytes) as u64;
+        let bytes = self.device.fetch(&self.host, std::iter::once(bytes)) as u64;
         let pages = pages.len() as u64;
         Traffic { pages, bytes, fetched: pages, ..Traffic::default() }
     }
@@ -120,7 +122,7 @@ impl Deferral {
     pub(super) fn new(
         tracker: &Arc<dyn Tracker>,
         host: &Arc<HostMemory>,
-        device: &Arc<dyn DeviceMemory>,
+        device: &Arc<Device>,
         state: &Arc<Mutex<State>>,
     ) -> Option<Self> {
         let pager = tracker.pager()?;

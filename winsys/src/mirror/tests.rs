@@ -37,7 +37,7 @@ fn with_mirror(initial: &[u8], test: impl Fn(&Mirror, *mut u8)) {
     for arena in arenas() {
         let mut device = initial.to_vec();
         let pointer = device.as_mut_ptr();
-        let memory = Box::new(Plain(pointer, device.len()));
+        let memory = Device::Mapped(Box::new(Plain(pointer, device.len())));
         let mirror = Mirror::new(&arena, None, memory, Contents::Defined).unwrap();
         test(&mirror, pointer);
     }
@@ -48,7 +48,7 @@ fn with_fresh_mirror(len: usize, test: impl Fn(&Mirror, *mut u8)) {
     for arena in arenas() {
         let mut device = vec![0xEE; len];
         let pointer = device.as_mut_ptr();
-        let memory = Box::new(Plain(pointer, device.len()));
+        let memory = Device::Mapped(Box::new(Plain(pointer, device.len())));
         let mirror = Mirror::new(&arena, None, memory, Contents::Undefined).unwrap();
         test(&mirror, pointer);
     }
@@ -162,7 +162,7 @@ fn no_write_is_lost_while_the_policy_changes_its_mind() {
     let costs = Costs::measure(&arena).unwrap();
     let pages = 128;
     let mut device = vec![0u8; pages * 4096];
-    let memory = Box::new(Plain(device.as_mut_ptr(), device.len()));
+    let memory = Device::Mapped(Box::new(Plain(device.as_mut_ptr(), device.len())));
     let mirror = Mirror::new(&arena, Some(costs), memory, Contents::Undefined).unwrap();
     let view = mirror.view() as usize;
     let mut untracked = 0;
@@ -243,7 +243,7 @@ fn a_view_the_application_unmapped_under_us_is_compared_not_lost() {
     let tracker: Arc<dyn Tracker> = Arc::new(WriteProtect::new().unwrap());
     let arena = Arena::new(tracker);
     let mut device = vec![0u8; 8192];
-    let memory = Box::new(Plain(device.as_mut_ptr(), 8192));
+    let memory = Device::Mapped(Box::new(Plain(device.as_mut_ptr(), 8192)));
     let mirror = Mirror::new(&arena, None, memory, Contents::Defined).unwrap();
     store(mirror.view(), 4);
     // The application does what it must not: it maps something else over its view.

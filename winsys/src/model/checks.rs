@@ -6,7 +6,7 @@ use super::tracker::{Modelled, Rearm};
 use super::{GARBAGE, LEN, MEMORY, PAGE, Region, free_device, load, store, use_device};
 use crate::costs::Costs;
 use crate::host_memory::Arena;
-use crate::mirror::{Contents, DeviceMemory, Mirror};
+use crate::mirror::{Contents, CopiedMemory, Device, DeviceMemory, Mirror};
 use crate::readback_policy::Readback;
 use crate::tracker::{Compare, CopyAll, Tracker};
 use loom::model;
@@ -16,10 +16,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-struct Device;
+struct Plain;
 
 // SAFETY: all of the region is there, until it is freed.
-unsafe impl DeviceMemory for Device {
+unsafe impl DeviceMemory for Plain {
     fn address(&self) -> *mut u8 {
         Region::Device.address()
     }
@@ -33,6 +33,41 @@ unsafe impl DeviceMemory for Device {
     }
 
     fn flush(&self, _: Range<usize>) {
+        use_device();
+    }
+}
+
+/// The same region, for the asking.
+struct Copied;
+
+impl CopiedMemory for Copied {
+    fn len(&self) -> usize {
+        LEN
+    }
+
+    unsafe fn store(&self, ranges: &[Range<usize>], source: *const u8) {
+        for at in ranges.iter().cloned().flatten() {
+            store(Region::Device.address().wrapping_add(at), load(source.wrapping_add(at)));
+        }
+    }
+
+    fn clear(&self, range: Range<usize>) {
+        range.for_each(|at| store(Region::Device.address().wrapping_add(at), 0));
+    }
+
+    fn load(&self, ranges: &[Range<usize>], take: &mut dyn FnMut(usize, &[u8])) {
+        for range in ranges {
+            let staging = Region::Staging.address().wrapping_add(range.start);
+            for at in range.clone() {
+                let byte = load(Region::Device.address().wrapping_add(at));
+                store(Region::Staging.address().wrapping_add(at), byte);
+            }
+            // SAFETY: addresses of a static, of which the mirror's diff takes nothing but the place.
+            take(range.start, unsafe { std::slice::from_raw_parts(staging, range.len()) });
+        }
+    }
+
+    fn retire(&self) {
         use_device();
     }
 }
@@ -68,24 +103,30 @@ fn exact() -> Modelled {
 }
 
 fn new_mirror(tracker: impl Tracker + 'static, contents: Contents) -> Arc<Mirror> {
-    mirror_in(&Arena::new(Arc::new(tracker)), contents)
+    mirror_in(&Arena::new(Arc::new(tracker)), contents, Device::Mapped(Box::new(Plain)))
 }
 
-fn mirror_in(arena: &Arena, contents: Contents) -> Arc<Mirror> {
-    Arc::new(Mirror::new(arena, None, Box::new(Device), contents).unwrap())
+fn mirror_in(arena: &Arena, contents: Contents, device: Device) -> Arc<Mirror> {
+    Arc::new(Mirror::new(arena, None, device, contents).unwrap())
 }
 
 /// Pages that are read back are held back until they are touched.
 fn new_lazy_mirror(contents: Contents) -> Arc<Mirror> {
-    mirror_in(&Arena::new(Arc::new(exact())).reading_back(Readback::Lazy), contents)
+    let arena = Arena::new(Arc::new(exact())).reading_back(Readback::Lazy);
+    mirror_in(&arena, contents, Device::Mapped(Box::new(Plain)))
 }
 
-/// Tries every interleaving of `test` with each tracker that is right and each way to read back, on memory that only the
-/// host writes so far and on memory that the device may write.
+fn new_copied_mirror(contents: Contents) -> Arc<Mirror> {
+    mirror_in(&Arena::new(Arc::new(exact())), contents, Device::Copied(Box::new(Copied)))
+}
+
+/// Tries every interleaving of `test` with each tracker that is right, each way to read back and each form of device
+/// memory, on memory that only the host writes so far and on memory that the device may write.
 fn with_all(test: fn(Arc<Mirror>)) {
     for contents in [Contents::Undefined, Contents::Defined] {
         model(move || test(new_mirror(exact(), contents)));
         model(move || test(new_lazy_mirror(contents)));
+        model(move || test(new_copied_mirror(contents)));
         model(move || test(new_mirror(Compare, contents)));
         model(move || test(new_mirror(CopyAll, contents)));
     }
@@ -264,7 +305,8 @@ fn write_after(flushes: u8, costs: Costs) -> [u64; 2] {
     let store_to = |pages: &[usize], value| pages.iter().for_each(|page| store(view(page * PAGE), value));
     model(move || {
         let arena = Arena::new(Arc::new(exact()));
-        let mirror = Mirror::new(&arena, Some(costs), Box::new(Device), Contents::Undefined).unwrap();
+        let mirror =
+            Mirror::new(&arena, Some(costs), Device::Mapped(Box::new(Plain)), Contents::Undefined).unwrap();
         for round in 0..flushes {
             store_to(&[1, 3, usize::from(round) % 2 * 4], round);
             mirror.flush(0..LEN);

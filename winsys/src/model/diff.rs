@@ -31,6 +31,24 @@ pub(crate) unsafe fn propagate_by_grains(
     changed
 }
 
+pub(crate) unsafe fn update(
+    source: *const u8,
+    twin: *mut u8,
+    len: usize,
+    mut changed: impl FnMut(Range<usize>),
+) -> usize {
+    let mut total = 0;
+    for at in 0..len {
+        let value = load(source.wrapping_add(at));
+        if value != load(twin.wrapping_add(at)) {
+            store(twin.wrapping_add(at), value);
+            changed(at..at + 1);
+            total += 1;
+        }
+    }
+    total
+}
+
 pub(crate) unsafe fn copy(source: *const u8, twin: *mut u8, target: *mut u8, len: usize) {
     for at in 0..len {
         let value = load(source.wrapping_add(at));

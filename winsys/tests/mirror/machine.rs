@@ -4,7 +4,8 @@ use crate::Contender;
 use crate::model::{Byte, Found};
 use crate::program::{Operation, Program};
 use std::ops::Range;
-use tidemark_winsys::{Contents, DeviceMemory, Mirror, page_size};
+use std::sync::{Arc, Mutex};
+use tidemark_winsys::{Contents, CopiedMemory, Device, DeviceMemory, Mirror, page_size};
 
 /// What the device memory holds before anybody wrote it.
 const GARBAGE: u8 = 0xEE;
@@ -30,9 +31,78 @@ unsafe impl DeviceMemory for Plain {
     }
 }
 
+/// The same for somebody who copies, and takes his time.
+#[derive(Clone)]
+struct Courier {
+    device: Arc<Plain>,
+    /// In this order.
+    on_the_way: Arc<Mutex<Vec<Parcel>>>,
+}
+
+/// What to store, and where.
+struct Parcel {
+    at: usize,
+    bytes: Vec<u8>,
+}
+
+impl Courier {
+    fn send(&self, at: usize, bytes: Vec<u8>) {
+        assert!(at + bytes.len() <= self.device.1, "beyond the memory");
+        self.on_the_way.lock().expect("nobody panicked").push(Parcel { at, bytes });
+    }
+
+    fn arrive(&self) {
+        for Parcel { at, bytes } in self.on_the_way.lock().expect("nobody panicked").drain(..) {
+            // SAFETY: inside of the device memory.
+            unsafe { self.device.0.add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+    }
+}
+
+impl CopiedMemory for Courier {
+    fn len(&self) -> usize {
+        self.device.1
+    }
+
+    unsafe fn store(&self, ranges: &[Range<usize>], source: *const u8) {
+        assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
+        for range in ranges {
+            let mut bytes = vec![0; range.len()];
+            // SAFETY: the caller's promise.
+            unsafe { source.add(range.start).copy_to_nonoverlapping(bytes.as_mut_ptr(), range.len()) };
+            self.send(range.start, bytes);
+        }
+    }
+
+    fn clear(&self, range: Range<usize>) {
+        self.send(range.start, vec![0; range.len()]);
+    }
+
+    fn load(&self, ranges: &[Range<usize>], take: &mut dyn FnMut(usize, &[u8])) {
+        self.arrive();
+        for range in ranges {
+            // In two parts, as it might come.
+            let middle = range.start + range.len() / 3;
+            for part in [range.start..middle, middle..range.end] {
+                let mut bytes = vec![0; part.len()];
+                // SAFETY: inside of the device memory.
+                unsafe {
+                    self.device.0.add(part.start).copy_to_nonoverlapping(bytes.as_mut_ptr(), part.len())
+                };
+                take(part.start, &bytes);
+            }
+        }
+    }
+
+    fn retire(&self) {
+        self.on_the_way.lock().expect("nobody panicked").clear();
+    }
+}
+
 pub(crate) struct Machine {
     // Dropped before the buffer.
     mirror: Mirror,
+    courier: Option<Courier>,
     device: *mut u8,
     _buffer: Vec<u8>,
     bytes: Vec<Byte>,
@@ -48,12 +118,20 @@ impl Machine {
         let Program { len, contents, .. } = *program;
         let mut buffer = vec![GARBAGE; len + BEHIND];
         let device = buffer.as_mut_ptr();
-        let mirror = Mirror::new(&contender.arena, contender.costs, Box::new(Plain(device, len)), contents)
-            .expect("memory for a few pages");
+        let plain = Plain(device, len);
+        let (memory, courier) = if contender.is_copied {
+            let courier = Courier { device: Arc::new(plain), on_the_way: Arc::default() };
+            (Device::Copied(Box::new(courier.clone())), Some(courier))
+        } else {
+            (Device::Mapped(Box::new(plain)), None)
+        };
+        let mirror =
+            Mirror::new(&contender.arena, contender.costs, memory, contents).expect("memory for a few pages");
         let is_defined = contents == Contents::Defined;
         let pages = len.div_ceil(page_size());
         Self {
             mirror,
+            courier,
             device,
             _buffer: buffer,
             bytes: vec![Byte::new(is_defined.then_some(GARBAGE)); len],
@@ -150,6 +228,7 @@ impl Machine {
         range: &Range<usize>,
         is_right: impl Fn(&mut Byte, usize, Found) -> bool,
     ) -> Result<(), String> {
+        self.courier.iter().for_each(Courier::arrive);
         let len = self.bytes.len();
         let mut view = vec![0; len];
         let mut device = vec![0; len + BEHIND];

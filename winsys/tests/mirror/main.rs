@@ -23,6 +23,8 @@ struct Contender {
     costs: Option<Costs>,
     /// Whether it looks at no page that the host did not write.
     is_exact: bool,
+    /// Whether the CPU does not reach the device memory.
+    is_copied: bool,
 }
 
 fn write_protect() -> Arc<dyn Tracker> {
@@ -30,8 +32,10 @@ fn write_protect() -> Arc<dyn Tracker> {
 }
 
 /// Every contender. They last from case to case, as an application's do from allocation to allocation.
-static CONTENDERS: LazyLock<[Contender; 6]> = LazyLock::new(|| {
-    let contender = |name, arena, costs, is_exact| Contender { name, arena, costs, is_exact };
+static CONTENDERS: LazyLock<[Contender; 8]> = LazyLock::new(|| {
+    let contender =
+        |name, arena, costs, is_exact| Contender { name, arena, costs, is_exact, is_copied: false };
+    let copied = |contender| Contender { is_copied: true, ..contender };
     let lazy = || Arena::new(write_protect()).reading_back(Readback::Lazy);
     // By the first, pages that are written each time are copied unasked; by the second, whole allocations.
     let by_page = Costs { call: 50.0, look: 0.0, first: 0.0, fault: 0.0, copy: 500.0 };
@@ -43,6 +47,8 @@ static CONTENDERS: LazyLock<[Contender; 6]> = LazyLock::new(|| {
         contender("write-protect, lazy", lazy(), None, true),
         contender("adaptive by page", Arena::new(write_protect()), Some(by_page), false),
         contender("adaptive whole, lazy", lazy(), Some(whole), false),
+        copied(contender("copied, compare", Arena::new(Arc::new(Compare)), None, false)),
+        copied(contender("copied, adaptive by page", lazy(), Some(by_page), false)),
     ]
 });
 
@@ -93,7 +99,7 @@ impl Tracker for Forgetful {
 #[test]
 fn a_tracker_that_loses_a_report_is_found_out_by_a_small_program() {
     let arena = Arena::new(Arc::new(Forgetful(write_protect())));
-    let contender = Contender { name: "forgetful", arena, costs: None, is_exact: true };
+    let contender = Contender { name: "forgetful", arena, costs: None, is_exact: true, is_copied: false };
     let config = Config { failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&Program::any(), |program| check(&contender, &program));
     let Err(TestError::Fail(_, program)) = outcome else { panic!("not found out: {outcome:?}") };

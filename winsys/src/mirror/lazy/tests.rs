@@ -35,7 +35,7 @@ impl Pair {
 
     fn in_arena(arena: &Arena, pages: usize) -> Self {
         let mut device = vec![0; pages * PAGE];
-        let memory = Box::new(Plain(device.as_mut_ptr(), device.len()));
+        let memory = Device::Mapped(Box::new(Plain(device.as_mut_ptr(), device.len())));
         let mirror = Mirror::new(arena, None, memory, Contents::Defined).unwrap();
         Self { mirror, device }
     }
