@@ -3,6 +3,7 @@
 use crate::coherence::Coherence;
 use crate::entry;
 use crate::hidden;
+use crate::offered::Offer;
 use crate::physical_device::PhysicalDevice;
 use crate::queue::{self, Queue};
 use crate::tables::{DEVICES, PHYSICAL_DEVICES, QUEUES};
@@ -23,6 +24,8 @@ pub(crate) struct Device {
     pub(crate) core: ash::DeviceFnV1_0,
     /// The state of emulated memory, on devices that have such.
     pub(crate) coherence: Option<Coherence>,
+    /// Extensions that it was created with and the backing driver knows nothing of.
+    offers: Vec<&'static Offer>,
 }
 
 impl Device {
@@ -67,8 +70,22 @@ pub(crate) unsafe fn create(
             return vk::Result::ERROR_FEATURE_NOT_PRESENT;
         }
     }
-    // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { create(physical, info, allocator, device) };
+    // SAFETY: a valid create info. Only its own fields are copied: what they point to stays the application's.
+    let mut info = unsafe { *info };
+    let mut names = Vec::new();
+    let mut offers = Vec::new();
+    // SAFETY: as above.
+    for name in unsafe { enabled_extensions(&info) } {
+        match state.offers.iter().find(|offer| offer.name == name) {
+            Some(offer) => offers.push(*offer),
+            None => names.push(name.as_ptr()),
+        }
+    }
+    if !offers.is_empty() {
+        info = info.enabled_extension_names(&names);
+    }
+    // SAFETY: the arguments are passed on as they came, but for names that the backing driver does not know.
+    let result = unsafe { create(physical, &raw const info, allocator, device) };
     if result != vk::Result::SUCCESS {
         return result;
     }
@@ -97,6 +114,7 @@ pub(crate) unsafe fn create(
                 load(name).map_or(std::ptr::null(), |found| found as *const _)
             }),
             coherence,
+            offers,
             physical: state,
         }),
     );
@@ -118,8 +136,8 @@ unsafe fn enabled_extensions<'a>(info: &vk::DeviceCreateInfo<'a>) -> impl Iterat
     names.iter().map(|&name| unsafe { CStr::from_ptr(name) })
 }
 
-/// vkGetDeviceProcAddr: Tidemark's function if the device needs it intercepted and the backing driver has it,
-/// otherwise the backing driver's own.
+/// vkGetDeviceProcAddr: Tidemark's function if the device needs it intercepted and the backing driver has it, or Tidemark
+/// offers it; otherwise the backing driver's own.
 ///
 /// # Safety
 /// As the specification demands.
@@ -130,7 +148,9 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
     // SAFETY: a null-terminated string.
     let name = unsafe { CStr::from_ptr(name) };
     let for_coherence = || state.coherence.as_ref().and_then(|_| entry::coherence::find(name));
-    entry::device::find(name).or_else(for_coherence).filter(|_| theirs.is_some()).or(theirs)
+    let ours = entry::device::find(name).or_else(for_coherence);
+    let is_there = || theirs.is_some() || state.offers.iter().any(|offer| offer.has_command(name));
+    ours.filter(|_| is_there()).or(theirs)
 }
 
 /// vkDestroyDevice.

@@ -3,6 +3,7 @@
 use crate::backing::Backing;
 use crate::config::{Config, Mode};
 use crate::entry::{self, instance::Fns};
+use crate::offered;
 use crate::physical_device::PhysicalDevice;
 use crate::tables::{INSTANCES, PHYSICAL_DEVICES};
 use ash::vk;
@@ -20,8 +21,8 @@ pub(crate) struct Instance {
     pub(crate) physical_device_fns: entry::physical_device::Fns,
 }
 
-/// vkGetInstanceProcAddr: Tidemark's function if it intercepts the command and the backing driver has it,
-/// otherwise the backing driver's own.
+/// vkGetInstanceProcAddr: Tidemark's function if it intercepts the command and the backing driver has it, or Tidemark
+/// offers it; otherwise the backing driver's own.
 ///
 /// # Safety
 /// `instance` must be null or an instance of this driver.
@@ -40,7 +41,7 @@ pub(crate) unsafe fn proc_addr(instance: vk::Instance, name: &CStr) -> vk::PFN_v
         .or_else(|| entry::physical_device::find(name))
         .or_else(|| entry::device::find(name))
         .or_else(device_level);
-    ours.filter(|_| theirs.is_some()).or(theirs)
+    ours.filter(|_| theirs.is_some() || offered::has_command(name)).or(theirs)
 }
 
 /// What must be answered without a backing driver: global commands, and the loader's own.

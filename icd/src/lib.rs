@@ -16,6 +16,7 @@
 //! | `aperture` | access to device memory through the backing driver's own mapping |
 //! | `backing`, `discovery` | finding and loading the backing driver |
 //! | `hidden` | extensions and features that are hidden, and why |
+//! | `offered` | extensions that are offered whatever the backing driver has |
 //! | `audit` | what is intercepted and what is hidden, for the test that holds it against vk.xml |
 //! | `config`, `logger`, `profile` | environment variables, the log, the counters |
 //!
@@ -47,6 +48,7 @@ mod instance;
 mod logger;
 mod memory;
 mod memory_types;
+mod offered;
 mod physical_device;
 mod profile;
 mod progress;

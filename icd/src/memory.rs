@@ -339,7 +339,7 @@ pub(crate) unsafe fn map2(
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: a valid map info.
-    let (memory, offset) = unsafe { ((*info).memory, (*info).offset) };
+    let vk::MemoryMapInfoKHR { memory, offset, size, flags, .. } = unsafe { *info };
     match map_emulated(&state, memory, offset) {
         // SAFETY: `data` is valid for writes.
         Some(Ok(address)) => unsafe {
@@ -347,10 +347,12 @@ pub(crate) unsafe fn map2(
             vk::Result::SUCCESS
         },
         Some(Err(error)) => error,
-        None => match state.next.vkMapMemory2 {
+        None => match (state.next.vkMapMemory2, state.next.vkMapMemory) {
             // SAFETY: the arguments are passed on as they came.
-            Some(map) => unsafe { map(device, info, data) },
-            None => vk::Result::ERROR_MEMORY_MAP_FAILED,
+            (Some(map), _) => unsafe { map(device, info, data) },
+            // SAFETY: likewise; without the extension that Tidemark offers nothing else can be asked for.
+            (None, Some(map)) => unsafe { map(device, memory, offset, size, flags, data) },
+            (None, None) => vk::Result::ERROR_MEMORY_MAP_FAILED,
         },
     }
 }
@@ -400,13 +402,19 @@ pub(crate) unsafe fn unmap(device: vk::Device, memory: vk::DeviceMemory) {
 pub(crate) unsafe fn unmap2(device: vk::Device, info: *const vk::MemoryUnmapInfoKHR<'_>) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: a valid unmap info.
-    if unmap_emulated(&state, unsafe { (*info).memory }) {
+    let memory = unsafe { (*info).memory };
+    if unmap_emulated(&state, memory) {
         return vk::Result::SUCCESS;
     }
-    match state.next.vkUnmapMemory2 {
+    match (state.next.vkUnmapMemory2, state.next.vkUnmapMemory) {
         // SAFETY: the arguments are passed on as they came.
-        Some(unmap) => unsafe { unmap(device, info) },
-        None => vk::Result::ERROR_MEMORY_MAP_FAILED,
+        (Some(unmap), _) => unsafe { unmap(device, info) },
+        // SAFETY: likewise; without the extension that Tidemark offers nothing else can be asked for.
+        (None, Some(unmap)) => unsafe {
+            unmap(device, memory);
+            vk::Result::SUCCESS
+        },
+        (None, None) => vk::Result::ERROR_MEMORY_MAP_FAILED,
     }
 }
 

@@ -6,9 +6,11 @@ use crate::entry;
 use crate::hidden;
 use crate::instance::Instance;
 use crate::memory_types::MemoryTypes;
+use crate::offered::{self, Offer};
 use crate::tables::{INSTANCES, PHYSICAL_DEVICES};
 use ash::vk;
 use std::ffi::{CStr, c_char, c_void};
+use std::ptr;
 use std::slice;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ pub(crate) struct PhysicalDevice {
     /// "Tidemark (<the backing driver's name>)".
     pub(crate) name: String,
     pub(crate) memory: MemoryTypes,
+    /// Extensions that Tidemark adds to the backing driver's.
+    pub(crate) offers: Vec<&'static Offer>,
 }
 
 impl PhysicalDevice {
@@ -33,11 +37,15 @@ impl PhysicalDevice {
         }
         let backing_name = properties.device_name_as_c_str().unwrap_or_default().to_string_lossy();
         let mode = Config::get().mode;
-        let state = Self {
-            instance: instance.clone(),
-            name: format!("Tidemark ({backing_name})"),
-            memory: MemoryTypes::new(&memory, mode),
+        let memory = MemoryTypes::new(&memory, mode);
+        let offers = if memory.emulates() {
+            let theirs = instance.extensions_of(device);
+            theirs.map(|theirs| offered::beside(&theirs)).unwrap_or_default()
+        } else {
+            Vec::new()
         };
+        let state =
+            Self { instance: instance.clone(), name: format!("Tidemark ({backing_name})"), memory, offers };
         let types = &state.memory.types;
         if mode == Mode::Never {
             log::info!("{backing_name}: mode {mode}, everything is passed through");
@@ -55,6 +63,30 @@ impl PhysicalDevice {
             );
         }
         Some(state)
+    }
+}
+
+impl Instance {
+    /// The backing driver's extensions of a physical device.
+    fn extensions_of(&self, device: vk::PhysicalDevice) -> Result<Vec<vk::ExtensionProperties>, vk::Result> {
+        let enumerate = self.physical_device_fns.vkEnumerateDeviceExtensionProperties;
+        let enumerate = enumerate.ok_or(vk::Result::ERROR_INITIALIZATION_FAILED)?;
+        let mut all = Vec::new();
+        loop {
+            let mut total = 0;
+            // SAFETY: asks for the number alone.
+            unsafe { enumerate(device, ptr::null(), &raw mut total, ptr::null_mut()) }.result()?;
+            all.resize(total as usize, vk::ExtensionProperties::default());
+            // SAFETY: room for `total` elements.
+            match unsafe { enumerate(device, ptr::null(), &raw mut total, all.as_mut_ptr()) } {
+                vk::Result::SUCCESS => {
+                    all.truncate(total as usize);
+                    return Ok(all);
+                }
+                vk::Result::INCOMPLETE => {}
+                error => return Err(error),
+            }
+        }
     }
 }
 
@@ -124,6 +156,8 @@ pub(crate) unsafe fn properties2(
         // SAFETY: the caller's list, with room for that many elements.
         unsafe { fill_layered_list(list, room, device, &backing, get) };
     }
+    // SAFETY: a valid output chain, to whose structures nobody else refers.
+    state.offers.iter().for_each(|offer| unsafe { offer.fill(head) });
 }
 
 /// driverName becomes ours; driverInfo tells what it drives. driverID stays the backing driver's: none is
@@ -220,7 +254,7 @@ unsafe fn fill_layered_list(
     }
 }
 
-/// vkGetPhysicalDeviceFeatures2, without the [`hidden`] ones.
+/// vkGetPhysicalDeviceFeatures2, without the [`hidden`] ones, with those of the [`offered`] extensions.
 ///
 /// # Safety
 /// As the specification demands.
@@ -233,6 +267,8 @@ pub(crate) unsafe fn features2(device: vk::PhysicalDevice, features: *mut vk::Ph
         // SAFETY: a valid output chain, which the caller leaves to us.
         unsafe { hidden::mask((*features).p_next) };
     }
+    // SAFETY: as above.
+    state.offers.iter().for_each(|offer| unsafe { offer.fill((*features).p_next) });
 }
 
 /// vkGetPhysicalDeviceMemoryProperties.
@@ -269,7 +305,7 @@ pub(crate) unsafe fn memory_properties2(
     });
 }
 
-/// vkEnumerateDeviceExtensionProperties, without the [`hidden`] ones.
+/// vkEnumerateDeviceExtensionProperties, without the [`hidden`] ones, with the [`offered`] ones.
 ///
 /// # Safety
 /// As the specification demands.
@@ -287,28 +323,14 @@ pub(crate) unsafe fn enumerate_extensions(
         // SAFETY: the arguments are passed on as they came.
         return unsafe { enumerate(device, layer, count, properties) };
     }
-    let mut all = Vec::new();
-    loop {
-        let mut total = 0;
-        // SAFETY: asks for the number alone.
-        let result = unsafe { enumerate(device, layer, &raw mut total, std::ptr::null_mut()) };
-        if result != vk::Result::SUCCESS {
-            return result;
-        }
-        all.resize(total as usize, vk::ExtensionProperties::default());
-        // SAFETY: room for `total` elements.
-        match unsafe { enumerate(device, layer, &raw mut total, all.as_mut_ptr()) } {
-            vk::Result::SUCCESS => {
-                all.truncate(total as usize);
-                break;
-            }
-            vk::Result::INCOMPLETE => {}
-            error => return error,
-        }
-    }
+    let mut all = match state.instance.extensions_of(device) {
+        Ok(all) => all,
+        Err(error) => return error,
+    };
     all.retain(|extension| {
         extension.extension_name_as_c_str().is_ok_and(|name| hidden::reason(name).is_none())
     });
+    all.extend(state.offers.iter().map(|offer| offer.properties()));
     let total = u32::try_from(all.len()).unwrap_or(u32::MAX);
     // SAFETY: `count` is valid for reads and writes.
     let room = std::mem::replace(unsafe { &mut *count }, total);

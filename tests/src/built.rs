@@ -13,7 +13,11 @@ pub fn driver_library() -> PathBuf {
 }
 
 /// The mock backing driver, likewise.
-pub(crate) fn mock_library() -> PathBuf {
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn mock_library() -> PathBuf {
     library("libvulkan_tidemark_mock.so")
 }
 

@@ -17,7 +17,7 @@ mod scratch;
 mod vulkaninfo;
 mod x11;
 
-pub use built::{binary, driver_library, example};
+pub use built::{binary, driver_library, example, mock_library};
 pub use display::{Weston, Xvfb};
 pub use driver::{Driver, write_manifest};
 pub use gpu::{Gpu, compile_shader};
