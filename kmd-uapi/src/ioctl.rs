@@ -1,4 +1,4 @@
-//! `_IO`, `_IOR` and `_IOWR` of the kernel's `include/uapi/asm-generic/ioctl.h`.
+//! `_IO`, `_IOR`, `_IOW` and `_IOWR` of the kernel's `include/uapi/asm-generic/ioctl.h`.
 
 const WRITE: u32 = 1;
 const READ: u32 = 2;
@@ -17,9 +17,17 @@ pub(crate) const fn none(group: u8, number: u8) -> u32 {
     opcode(0, group, number, 0)
 }
 
+/// Where the numbers of a DRM driver's own ioctls begin.
+pub(crate) const DRM_COMMAND_BASE: u8 = 0x40;
+
 /// The kernel fills a `T`.
 pub(crate) const fn read<T>(group: u8, number: u8) -> u32 {
     opcode(READ, group, number, size_of::<T>())
+}
+
+/// The kernel reads a `T`.
+pub(crate) const fn write<T>(group: u8, number: u8) -> u32 {
+    opcode(WRITE, group, number, size_of::<T>())
 }
 
 /// The kernel reads a `T` and answers in it.
