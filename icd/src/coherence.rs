@@ -117,6 +117,28 @@ impl Coherence {
         Some(memory)
     }
 
+    /// The device is about to be destroyed: logs what should have been before it, and was not.
+    pub(crate) fn tell_what_is_left(&self, command_buffers: usize) {
+        let (fences, semaphores) = self.progress.remembered();
+        let left: Vec<String> = [
+            ("memories", self.memories.shared().len()),
+            ("buffers", self.buffers.shared().len()),
+            ("buffer views", self.buffer_views.shared().len()),
+            ("descriptor sets", self.descriptor_sets.shared().len()),
+            ("descriptor update templates", self.templates.shared().len()),
+            ("command buffers", command_buffers),
+            ("fences", fences),
+            ("timeline semaphores", semaphores),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+        if !left.is_empty() {
+            log::debug!("vkDestroyDevice: not destroyed before: {}", left.join(", "));
+        }
+    }
+
     /// Reachable memory that was ever mapped.
     fn reachable(&self) -> Vec<(Arc<Memory>, Arc<Mirror>)> {
         // A memory's state may be held across a transfer, the lock may not.

@@ -104,16 +104,20 @@ pub(crate) unsafe fn destroy_pool(
     allocator: *const vk::AllocationCallbacks<'_>,
 ) {
     let Some(state) = DEVICES.get(device) else { return };
-    COMMAND_BUFFERS.retain(|commands| commands.device.handle != device || commands.pool != pool.as_raw());
+    let freed =
+        COMMAND_BUFFERS.retain(|commands| commands.device.handle != device || commands.pool != pool.as_raw());
+    if freed > 0 {
+        log::debug!("{pool:?}: destroyed with {freed} command buffers");
+    }
     if let Some(destroy) = state.next.vkDestroyCommandPool {
         // SAFETY: the arguments are passed on as they came.
         unsafe { destroy(device, pool, allocator) }
     }
 }
 
-/// Forgets the command buffers of a device that is destroyed.
-pub(crate) fn forget_all(device: vk::Device) {
-    COMMAND_BUFFERS.retain(|commands| commands.device.handle != device);
+/// Forgets the command buffers of a device that is destroyed. Returns how many there were.
+pub(crate) fn forget_all(device: vk::Device) -> usize {
+    COMMAND_BUFFERS.retain(|commands| commands.device.handle != device)
 }
 
 /// vkBeginCommandBuffer, which forgets what was recorded before.

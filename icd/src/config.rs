@@ -3,6 +3,7 @@
 //! A value nobody knows is a warning and the default, never a guess. In an elevated process (set-user-ID and
 //! the like) none is read, as the loader does with its own.
 
+use crate::audit;
 use log::LevelFilter;
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -37,7 +38,7 @@ impl Display for Mode {
 }
 
 /// Steps of the protocol to leave out, so that the tests which must then fail can be seen to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Debug {
     /// Host writes never reach the device.
     pub no_flush: bool,
@@ -51,6 +52,8 @@ pub struct Debug {
     pub no_descriptors: bool,
     /// Pages get no twin before the device writes them.
     pub no_share: bool,
+    /// Commands that are not intercepted, each by one of its names.
+    pub passed: Vec<&'static str>,
 }
 
 impl Debug {
@@ -64,6 +67,29 @@ impl Debug {
         ("nodescriptors", |debug| &mut debug.no_descriptors),
         ("noshare", |debug| &mut debug.no_share),
     ];
+    /// What goes before the name of a command to pass through.
+    const PASS: &str = "pass:";
+
+    /// Whether the command with these names is passed through.
+    pub(crate) fn passes(&self, names: &[&str]) -> bool {
+        self.passed.iter().any(|passed| names.contains(passed))
+    }
+
+    /// Takes one step of the list in, or tells what is wrong with it.
+    fn leave_out(&mut self, step: &str) -> Result<(), String> {
+        if let Some(command) = step.strip_prefix(Self::PASS) {
+            let known = audit::intercepted().into_iter().find(|known| *known == command);
+            let command = known.ok_or_else(|| format!("no command \"{command}\" is intercepted"))?;
+            self.passed.push(command);
+            return Ok(());
+        }
+        if let Some((_, left_out)) = Self::STEPS.iter().find(|(name, _)| *name == step) {
+            *left_out(self) = true;
+            return Ok(());
+        }
+        let steps = Self::STEPS.map(|(name, _)| name).join(", ");
+        Err(format!("there is no \"{step}\"; it is a comma list of {steps}, {}COMMAND", Self::PASS))
+    }
 }
 
 /// Everything the environment says.
@@ -121,15 +147,10 @@ impl Config {
         let mut debug = Debug::default();
         for name in text("TIDEMARK_DEBUG", &mut warnings).iter().flat_map(|value| value.split(',')) {
             let name = name.trim();
-            match Debug::STEPS.iter().find(|(step, _)| *step == name) {
-                Some((_, left_out)) => *left_out(&mut debug) = true,
-                None if name.is_empty() => {}
-                None => {
-                    let steps = Debug::STEPS.map(|(step, _)| step).join(", ");
-                    warnings.push(format!(
-                        "TIDEMARK_DEBUG: there is no \"{name}\"; it is a comma list of {steps}"
-                    ));
-                }
+            if !name.is_empty()
+                && let Err(wrong) = debug.leave_out(name)
+            {
+                warnings.push(format!("TIDEMARK_DEBUG: {wrong}"));
             }
         }
         let mode = text("TIDEMARK_MODE", &mut warnings);
@@ -201,12 +222,15 @@ mod tests {
             ("TIDEMARK_MODE", "always"),
             ("TIDEMARK_TRACKER", "compare"),
             ("TIDEMARK_READBACK", "lazy"),
-            ("TIDEMARK_DEBUG", "noflush, noreadback"),
+            ("TIDEMARK_DEBUG", "noflush, noreadback, pass:vkCmdFillBuffer,pass:vkMapMemory2KHR"),
             ("TIDEMARK_LOG", "trace"),
         ]);
         assert_eq!((config.mode, config.tracker), (Mode::Always, tracker::Choice::Compare));
         assert_eq!(config.readback, Readback::Lazy);
-        assert_eq!(config.debug, Debug { no_flush: true, no_readback: true, ..Debug::default() });
+        let passed = vec!["vkCmdFillBuffer", "vkMapMemory2KHR"];
+        assert_eq!(config.debug, Debug { no_flush: true, no_readback: true, passed, ..Debug::default() });
+        assert!(config.debug.passes(&["vkMapMemory2", "vkMapMemory2KHR"]));
+        assert!(!config.debug.passes(&["vkMapMemory"]));
         assert_eq!(config.log, LevelFilter::Trace);
         assert!(warnings.is_empty());
     }
@@ -218,5 +242,12 @@ mod tests {
         assert_eq!(warnings.len(), 2);
         assert!(warnings[1].contains("auto, always, never"), "{warnings:?}");
         assert!(warnings[0].contains("noflsh"), "{warnings:?}");
+    }
+
+    #[test]
+    fn only_what_is_intercepted_can_be_passed_through() {
+        let (config, warnings) = parse(&[("TIDEMARK_DEBUG", "pass:vkCmdDraw,pass:vkMapMemory")]);
+        assert_eq!(config.debug.passed, ["vkMapMemory"]);
+        assert_eq!(warnings, ["TIDEMARK_DEBUG: no command \"vkCmdDraw\" is intercepted"]);
     }
 }

@@ -223,10 +223,12 @@ pub(crate) unsafe fn free(
     unsafe { free(device, pool, count, sets) }
 }
 
-fn forget_pool(coherence: &Coherence, pool: vk::DescriptorPool) {
+/// Forgets the sets of a pool. Returns how many that were.
+fn forget_pool(coherence: &Coherence, pool: vk::DescriptorPool) -> usize {
     let freed = coherence.descriptor_pools.hold().remove(&pool.as_raw()).unwrap_or_default();
     let mut sets = coherence.descriptor_sets.exclusive();
     freed.iter().for_each(|set| drop(sets.remove(set)));
+    freed.len()
 }
 
 /// vkResetDescriptorPool, which frees its sets.
@@ -257,8 +259,9 @@ pub(crate) unsafe fn destroy_pool(
     allocator: *const vk::AllocationCallbacks<'_>,
 ) {
     let Some(state) = DEVICES.get(device) else { return };
-    if let Some(coherence) = &state.coherence {
-        forget_pool(coherence, pool);
+    let freed = state.coherence.as_ref().map_or(0, |coherence| forget_pool(coherence, pool));
+    if freed > 0 {
+        log::debug!("{pool:?}: destroyed with {freed} descriptor sets");
     }
     if let Some(destroy) = state.next.vkDestroyDescriptorPool {
         // SAFETY: the arguments are passed on as they came.

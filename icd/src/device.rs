@@ -160,7 +160,10 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
     QUEUES.retain(|queue| queue.device.handle != device);
-    crate::command_buffer::forget_all(device);
+    let command_buffers = crate::command_buffer::forget_all(device);
+    if let Some(coherence) = &state.coherence {
+        coherence.tell_what_is_left(command_buffers);
+    }
     let destroy = state.fns.vkDestroyDevice;
     // Mirrors end before the memory they mirror.
     drop(state);

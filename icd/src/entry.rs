@@ -6,6 +6,7 @@
 
 #![allow(non_snake_case, reason = "commands keep the names of the Vulkan specification")]
 
+use crate::config::Config;
 use ash::vk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -75,11 +76,15 @@ macro_rules! commands {
             /// Every name of every command.
             pub(crate) const NAMES: &[&str] = &[$(stringify!($name), $(stringify!($alias),)*)*];
 
-            /// Tidemark's function of this name.
+            /// Tidemark's function of this name; `None` if the command is to be passed through.
             pub(crate) fn find(name: &std::ffi::CStr) -> vk::PFN_vkVoidFunction {
                 let name = name.to_str().ok()?;
                 $(
-                    if name == stringify!($name) $(|| name == stringify!($alias))* {
+                    let names = [stringify!($name), $(stringify!($alias),)*];
+                    if names.contains(&name) {
+                        if Config::get().debug.passes(&names) {
+                            return None;
+                        }
                         // SAFETY: a function pointer; who calls it knows its signature by its name.
                         return Some(unsafe { std::mem::transmute::<vk::$pfn, unsafe extern "system" fn()>($name) });
                     }

@@ -148,6 +148,12 @@ impl Progress {
         self.known.hold().fences.remove(&fence.as_raw());
     }
 
+    /// How many fences and how many timeline semaphores are remembered.
+    pub(crate) fn remembered(&self) -> (usize, usize) {
+        let known = self.known.hold();
+        (known.fences.len(), known.timelines.len())
+    }
+
     /// `semaphore` will reach `value` once `point` is done.
     pub(crate) fn timeline_follows(&self, semaphore: vk::Semaphore, value: u64, point: Point) {
         let mut known = self.known.hold();

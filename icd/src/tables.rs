@@ -132,10 +132,13 @@ impl<H: Handle, T> Table<H, T> {
         self.map.shared().values().filter(|value| is_wanted(value)).cloned().collect()
     }
 
-    pub(crate) fn retain(&self, keep: impl Fn(&T) -> bool) {
+    /// Takes out all but those to keep. Returns how many that were.
+    pub(crate) fn retain(&self, keep: impl Fn(&T) -> bool) -> usize {
         let mut map = self.map.exclusive();
         self.count_removals();
+        let before = map.len();
         map.retain(|_, value| keep(value));
+        before - map.len()
     }
 
     /// Under the exclusive lock: what threads looked up last no longer counts.

@@ -3,7 +3,8 @@
 use ash::vk;
 
 use crate::Failure;
-use crate::gpu::{Buffer, Gpu};
+use crate::gpu::{Buffer, Gpu, command};
+use crate::spirv;
 use std::sync::Arc;
 
 /// Words of input and of output.
@@ -25,6 +26,44 @@ pub(crate) enum Binding {
     Template,
     /// After the set was bound in a command buffer.
     UpdateAfterBind,
+    /// By buffer views, to texel buffers.
+    Texel,
+    /// By vkCmdBindDescriptorSets2.
+    Bind2,
+    /// By vkCmdPushDescriptorSet.
+    Push,
+    /// By vkCmdPushDescriptorSet2.
+    Push2,
+    /// By vkCmdPushDescriptorSetWithTemplate.
+    PushTemplate,
+    /// By vkCmdPushDescriptorSetWithTemplate2.
+    PushTemplate2,
+}
+
+impl Binding {
+    /// Whether there is no set, but what is pushed.
+    fn is_pushed(self) -> bool {
+        matches!(self, Self::Push | Self::Push2 | Self::PushTemplate | Self::PushTemplate2)
+    }
+
+    /// Whether the device has the command that it takes.
+    pub(crate) fn is_there(self, gpu: &Gpu) -> bool {
+        match self {
+            Self::UpdateAfterBind => gpu.has_update_after_bind,
+            Self::Bind2 => command!(gpu, vkCmdBindDescriptorSets2KHR: PFN_vkCmdBindDescriptorSets2KHR).is_some(),
+            Self::Push => command!(gpu, vkCmdPushDescriptorSetKHR: PFN_vkCmdPushDescriptorSetKHR).is_some(),
+            Self::Push2 => command!(gpu, vkCmdPushDescriptorSet2KHR: PFN_vkCmdPushDescriptorSet2KHR).is_some(),
+            Self::PushTemplate => {
+                command!(gpu, vkCmdPushDescriptorSetWithTemplateKHR: PFN_vkCmdPushDescriptorSetWithTemplateKHR)
+                    .is_some()
+            }
+            Self::PushTemplate2 => {
+                command!(gpu, vkCmdPushDescriptorSetWithTemplate2KHR: PFN_vkCmdPushDescriptorSetWithTemplate2KHR)
+                    .is_some()
+            }
+            _ => true,
+        }
+    }
 }
 
 pub(crate) struct Adder {
@@ -32,8 +71,10 @@ pub(crate) struct Adder {
     binding: Binding,
     input: Buffer,
     output: Buffer,
-    set: vk::DescriptorSet,
-    spare_set: vk::DescriptorSet,
+    /// Of input and output, for [`Binding::Texel`].
+    views: Vec<vk::BufferView>,
+    /// Two sets, unless the descriptors are pushed.
+    sets: Vec<vk::DescriptorSet>,
     set_layout: vk::DescriptorSetLayout,
     descriptors: vk::DescriptorPool,
     layout: vk::PipelineLayout,
@@ -65,6 +106,9 @@ impl Adder {
         let mut flags = vk::DescriptorSetLayoutBindingFlagsCreateInfo::default().binding_flags(&flags);
         let mut layout_info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
         let mut pool_flags = vk::DescriptorPoolCreateFlags::empty();
+        if binding.is_pushed() {
+            layout_info = layout_info.flags(vk::DescriptorSetLayoutCreateFlags::PUSH_DESCRIPTOR_KHR);
+        }
         if is_late {
             layout_info = layout_info
                 .flags(vk::DescriptorSetLayoutCreateFlags::UPDATE_AFTER_BIND_POOL)
@@ -94,25 +138,31 @@ impl Adder {
                 .create_compute_pipelines(vk::PipelineCache::null(), &info, None)
                 .map_err(|(_, error)| error)?[0];
             device.destroy_shader_module(module, None);
-            let sets = device.allocate_descriptor_sets(
-                &vk::DescriptorSetAllocateInfo::default().descriptor_pool(descriptors).set_layouts(&layouts),
-            )?;
+            let allocate =
+                vk::DescriptorSetAllocateInfo::default().descriptor_pool(descriptors).set_layouts(&layouts);
+            let sets =
+                if binding.is_pushed() { Vec::new() } else { device.allocate_descriptor_sets(&allocate)? };
             (set_layout, descriptors, layout, pipeline, sets)
         };
         let (input, output) = buffers(gpu, binding)?;
+        let views = if binding == Binding::Texel {
+            Vec::from([view(gpu, &input)?, view(gpu, &output)?])
+        } else {
+            Vec::new()
+        };
         let adder = Self {
             gpu: gpu.clone(),
             binding,
             input,
             output,
-            set: sets[0],
-            spare_set: sets[1],
+            views,
+            sets,
             set_layout,
             descriptors,
             layout,
             pipeline,
         };
-        if !is_late {
+        if !is_late && !binding.is_pushed() {
             adder.update()?;
         }
         Ok(adder)
@@ -127,44 +177,24 @@ impl Adder {
     /// Puts the buffers into the set.
     pub(crate) fn update(&self) -> Result<(), Failure> {
         let device = &self.gpu.device;
-        let infos = [&self.input, &self.output].map(|buffer| {
-            vk::DescriptorBufferInfo::default().buffer(buffer.buffer).offset(0).range(self.range())
-        });
-        let (input_type, output_type) = types(self.binding);
-        let write = |set, binding: u32, kind| {
-            vk::WriteDescriptorSet::default()
-                .dst_set(set)
-                .dst_binding(binding)
-                .descriptor_type(kind)
-                .buffer_info(std::slice::from_ref(&infos[binding as usize]))
-        };
-        let set = if self.binding == Binding::Copy { self.spare_set } else { self.set };
+        let infos = self.infos();
+        // By a copy, from the one to the other.
+        let set = self.sets[usize::from(self.binding == Binding::Copy)];
         // SAFETY: live sets that nothing pending uses.
         unsafe {
             if self.binding == Binding::Template {
-                let entries = [(0, input_type), (1, output_type)].map(|(binding, kind)| {
-                    vk::DescriptorUpdateTemplateEntry::default()
-                        .dst_binding(binding)
-                        .descriptor_count(1)
-                        .descriptor_type(kind)
-                        .offset(binding as usize * size_of::<vk::DescriptorBufferInfo>())
-                });
-                let info = vk::DescriptorUpdateTemplateCreateInfo::default()
-                    .descriptor_update_entries(&entries)
-                    .template_type(vk::DescriptorUpdateTemplateType::DESCRIPTOR_SET)
-                    .descriptor_set_layout(self.set_layout);
-                let template = device.create_descriptor_update_template(&info, None)?;
+                let template = self.template(vk::DescriptorUpdateTemplateType::DESCRIPTOR_SET)?;
                 device.update_descriptor_set_with_template(set, template, infos.as_ptr().cast());
                 device.destroy_descriptor_update_template(template, None);
                 return Ok(());
             }
-            device.update_descriptor_sets(&[write(set, 0, input_type), write(set, 1, output_type)], &[]);
+            device.update_descriptor_sets(&self.writes(set, &infos), &[]);
             if self.binding == Binding::Copy {
                 let copies = [0, 1].map(|binding| {
                     vk::CopyDescriptorSet::default()
                         .src_set(set)
                         .src_binding(binding)
-                        .dst_set(self.set)
+                        .dst_set(self.sets[0])
                         .dst_binding(binding)
                         .descriptor_count(1)
                 });
@@ -172,6 +202,54 @@ impl Adder {
             }
         }
         Ok(())
+    }
+
+    fn infos(&self) -> [vk::DescriptorBufferInfo; 2] {
+        [&self.input, &self.output].map(|buffer| {
+            vk::DescriptorBufferInfo::default().buffer(buffer.buffer).offset(0).range(self.range())
+        })
+    }
+
+    fn writes<'a>(
+        &'a self,
+        set: vk::DescriptorSet,
+        infos: &'a [vk::DescriptorBufferInfo; 2],
+    ) -> [vk::WriteDescriptorSet<'a>; 2] {
+        let (input_type, output_type) = types(self.binding);
+        [(0, input_type), (1, output_type)].map(|(binding, kind)| {
+            let write = vk::WriteDescriptorSet::default()
+                .dst_set(set)
+                .dst_binding(binding)
+                .descriptor_type(kind)
+                .buffer_info(std::slice::from_ref(&infos[binding as usize]));
+            match self.views.get(binding as usize) {
+                Some(view) => write.texel_buffer_view(std::slice::from_ref(view)),
+                None => write,
+            }
+        })
+    }
+
+    /// A template that takes both descriptors from [`infos`](Self::infos).
+    fn template(
+        &self,
+        kind: vk::DescriptorUpdateTemplateType,
+    ) -> Result<vk::DescriptorUpdateTemplate, Failure> {
+        let (input_type, output_type) = types(self.binding);
+        let entries = [(0, input_type), (1, output_type)].map(|(binding, kind)| {
+            vk::DescriptorUpdateTemplateEntry::default()
+                .dst_binding(binding)
+                .descriptor_count(1)
+                .descriptor_type(kind)
+                .offset(binding as usize * size_of::<vk::DescriptorBufferInfo>())
+        });
+        let info = vk::DescriptorUpdateTemplateCreateInfo::default()
+            .descriptor_update_entries(&entries)
+            .template_type(kind)
+            .descriptor_set_layout(self.set_layout)
+            .pipeline_bind_point(vk::PipelineBindPoint::COMPUTE)
+            .pipeline_layout(self.layout);
+        // SAFETY: a valid create info.
+        Ok(unsafe { self.gpu.device.create_descriptor_update_template(&info, None) }?)
     }
 
     fn range(&self) -> u64 {
@@ -187,21 +265,93 @@ impl Adder {
         if self.binding == Binding::Uniform { 4096 } else { WORDS }
     }
 
-    pub(crate) fn bind(&self, commands: vk::CommandBuffer) {
+    pub(crate) fn bind(&self, commands: vk::CommandBuffer) -> Result<(), Failure> {
         let offsets = [DYNAMIC_OFFSET; 2];
         let offsets = if self.binding == Binding::Dynamic { &offsets[..] } else { &[] };
-        let point = vk::PipelineBindPoint::COMPUTE;
-        // SAFETY: a command buffer that is being recorded, and live objects.
-        unsafe {
-            self.gpu.device.cmd_bind_pipeline(commands, point, self.pipeline);
-            self.gpu.device.cmd_bind_descriptor_sets(commands, point, self.layout, 0, &[self.set], offsets);
+        let (gpu, point) = (&self.gpu, vk::PipelineBindPoint::COMPUTE);
+        let stages = vk::ShaderStageFlags::COMPUTE;
+        let infos = self.infos();
+        let writes = self.writes(vk::DescriptorSet::null(), &infos);
+        // SAFETY: a command buffer that is being recorded, and live objects, here and below.
+        unsafe { gpu.device.cmd_bind_pipeline(commands, point, self.pipeline) };
+        match self.binding {
+            Binding::Bind2 => {
+                let bind = command!(gpu, vkCmdBindDescriptorSets2KHR: PFN_vkCmdBindDescriptorSets2KHR);
+                let info = vk::BindDescriptorSetsInfoKHR::default()
+                    .stage_flags(stages)
+                    .layout(self.layout)
+                    .descriptor_sets(&self.sets[..1]);
+                // SAFETY: as above.
+                unsafe { bind.ok_or_else(missing)?(commands, &raw const info) };
+            }
+            Binding::Push => {
+                let push = command!(gpu, vkCmdPushDescriptorSetKHR: PFN_vkCmdPushDescriptorSetKHR);
+                // SAFETY: as above.
+                unsafe { push.ok_or_else(missing)?(commands, point, self.layout, 0, 2, writes.as_ptr()) };
+            }
+            Binding::Push2 => {
+                let push = command!(gpu, vkCmdPushDescriptorSet2KHR: PFN_vkCmdPushDescriptorSet2KHR);
+                let info = vk::PushDescriptorSetInfoKHR::default()
+                    .stage_flags(stages)
+                    .layout(self.layout)
+                    .descriptor_writes(&writes);
+                // SAFETY: as above.
+                unsafe { push.ok_or_else(missing)?(commands, &raw const info) };
+            }
+            Binding::PushTemplate | Binding::PushTemplate2 => {
+                self.push_with_template(commands, infos.as_ptr().cast())?;
+            }
+            _ => {
+                let sets = &self.sets[..1];
+                // SAFETY: as above.
+                unsafe {
+                    gpu.device.cmd_bind_descriptor_sets(commands, point, self.layout, 0, sets, offsets)
+                };
+            }
         }
+        Ok(())
     }
 
-    pub(crate) fn dispatch(&self, commands: vk::CommandBuffer) {
-        self.bind(commands);
+    /// Pushes the descriptors that `data` holds.
+    fn push_with_template(
+        &self,
+        commands: vk::CommandBuffer,
+        data: *const std::ffi::c_void,
+    ) -> Result<(), Failure> {
+        let gpu = &self.gpu;
+        let template = self.template(vk::DescriptorUpdateTemplateType::PUSH_DESCRIPTORS_KHR)?;
+        if self.binding == Binding::PushTemplate2 {
+            let push = command!(gpu, vkCmdPushDescriptorSetWithTemplate2KHR: PFN_vkCmdPushDescriptorSetWithTemplate2KHR);
+            let info = vk::PushDescriptorSetWithTemplateInfoKHR {
+                descriptor_update_template: template,
+                layout: self.layout,
+                p_data: data,
+                ..Default::default()
+            };
+            // SAFETY: a command buffer that is being recorded, live objects, and data that is valid for the template.
+            unsafe { push.ok_or_else(missing)?(commands, &raw const info) };
+        } else {
+            let push = command!(gpu, vkCmdPushDescriptorSetWithTemplateKHR: PFN_vkCmdPushDescriptorSetWithTemplateKHR);
+            // SAFETY: as above.
+            unsafe { push.ok_or_else(missing)?(commands, template, self.layout, 0, data) };
+        }
+        // SAFETY: what was pushed is recorded.
+        unsafe { gpu.device.destroy_descriptor_update_template(template, None) };
+        Ok(())
+    }
+
+    /// A command buffer that runs the shader.
+    pub(crate) fn record(&self) -> Result<vk::CommandBuffer, Failure> {
+        let mut bound = Ok(());
+        let commands = self.gpu.record(|commands| bound = self.dispatch(commands))?;
+        bound.map(|()| commands)
+    }
+
+    pub(crate) fn dispatch(&self, commands: vk::CommandBuffer) -> Result<(), Failure> {
+        self.bind(commands)?;
         // SAFETY: as in `bind`.
         unsafe { self.gpu.device.cmd_dispatch(commands, self.words() / 64, 1, 1) };
+        Ok(())
     }
 
     pub(crate) fn write_input(&self, value: impl Fn(u32) -> u32) {
@@ -233,6 +383,7 @@ impl Drop for Adder {
         // SAFETY: nothing is pending after the wait.
         unsafe {
             let _ = device.device_wait_idle();
+            self.views.iter().for_each(|&view| device.destroy_buffer_view(view, None));
             device.destroy_pipeline(self.pipeline, None);
             device.destroy_pipeline_layout(self.layout, None);
             device.destroy_descriptor_pool(self.descriptors, None);
@@ -246,18 +397,37 @@ fn types(binding: Binding) -> (vk::DescriptorType, vk::DescriptorType) {
     match binding {
         Binding::Uniform => (Type::UNIFORM_BUFFER, Type::STORAGE_BUFFER),
         Binding::Dynamic => (Type::STORAGE_BUFFER_DYNAMIC, Type::STORAGE_BUFFER_DYNAMIC),
+        Binding::Texel => (Type::UNIFORM_TEXEL_BUFFER, Type::STORAGE_TEXEL_BUFFER),
         _ => (Type::STORAGE_BUFFER, Type::STORAGE_BUFFER),
     }
 }
 
 fn buffers(gpu: &Arc<Gpu>, binding: Binding) -> Result<(Buffer, Buffer), Failure> {
-    let usage = vk::BufferUsageFlags::STORAGE_BUFFER;
-    let input_usage = if binding == Binding::Uniform { vk::BufferUsageFlags::UNIFORM_BUFFER } else { usage };
+    use vk::BufferUsageFlags as Usage;
+    let (input, output) = match binding {
+        Binding::Uniform => (Usage::UNIFORM_BUFFER, Usage::STORAGE_BUFFER),
+        Binding::Texel => (Usage::UNIFORM_TEXEL_BUFFER, Usage::STORAGE_TEXEL_BUFFER),
+        _ => (Usage::STORAGE_BUFFER, Usage::STORAGE_BUFFER),
+    };
     let size = BYTES + u64::from(DYNAMIC_OFFSET);
-    Ok((gpu.coherent_for(size, input_usage)?, gpu.coherent_for(size, usage)?))
+    Ok((gpu.coherent_for(size, input)?, gpu.coherent_for(size, output)?))
+}
+
+fn missing() -> Failure {
+    "the device lacks a command that it should have".to_string().into()
+}
+
+fn view(gpu: &Gpu, buffer: &Buffer) -> Result<vk::BufferView, Failure> {
+    let info =
+        vk::BufferViewCreateInfo::default().buffer(buffer.buffer).format(vk::Format::R32_UINT).range(BYTES);
+    // SAFETY: a live buffer for views.
+    Ok(unsafe { gpu.device.create_buffer_view(&info, None) }?)
 }
 
 fn shader(binding: Binding) -> Result<Vec<u32>, Failure> {
+    if binding == Binding::Texel {
+        return Ok(spirv::texel_adder());
+    }
     let (declaration, load) = if binding == Binding::Uniform {
         ("var<uniform> input: array<vec4<u32>, 1024>", "input[id.x / 4u][id.x % 4u]")
     } else {

@@ -15,8 +15,34 @@ pub(crate) const COPIES: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
     vk::BufferUsageFlags::TRANSFER_SRC.as_raw() | vk::BufferUsageFlags::TRANSFER_DST.as_raw(),
 );
 
+/// The extent of the images that are copied to and from, of four bytes a texel.
+pub(crate) const EXTENT: vk::Extent3D = vk::Extent3D { width: 64, height: 64, depth: 1 };
+
+/// The bytes in one.
+pub(crate) const ROUND_TRIP: u64 = 64 * 64 * 4;
+
+/// All of one.
+pub(crate) const LAYERS: vk::ImageSubresourceLayers = vk::ImageSubresourceLayers {
+    aspect_mask: vk::ImageAspectFlags::COLOR,
+    mip_level: 0,
+    base_array_layer: 0,
+    layer_count: 1,
+};
+
 /// Ten seconds: far longer than any of these batches takes.
 pub(crate) const LONG: u64 = 10_000_000_000;
+
+/// The device's command of a type, by whichever of its names is asked for; `None` if the device has none.
+macro_rules! command {
+    ($gpu:expr, $name:ident: $type:ident) => {
+        $gpu.command(
+            std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()).unwrap(),
+        )
+        // SAFETY: the command of this name has this type.
+        .map(|found| unsafe { std::mem::transmute::<unsafe extern "system" fn(), ash::vk::$type>(found) })
+    };
+}
+pub(crate) use command;
 
 /// The device, and command buffers for it.
 pub(crate) struct Gpu {
@@ -34,7 +60,7 @@ impl Deref for Gpu {
 
 impl Gpu {
     pub(crate) fn new() -> Result<Arc<Self>, Failure> {
-        let base = tidemark_tests::Gpu::new()?;
+        let base = tidemark_tests::Gpu::with_names(crate::COMMAND.get().map_or(&[], std::slice::from_ref))?;
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(0);
         // SAFETY: a live device; the pool is destroyed in `drop`.
         let pool = unsafe { base.device.create_command_pool(&info, None) }?;
@@ -58,6 +84,22 @@ impl Gpu {
         })?;
         buffer.map()?;
         buffer.fill(0);
+        Ok(buffer)
+    }
+
+    /// The same for words that the device takes orders from: zeros for the device, too, so that it does nothing as long
+    /// as it does not see what the host writes.
+    pub(crate) fn parameters(
+        self: &Arc<Self>,
+        size: u64,
+        usage: vk::BufferUsageFlags,
+    ) -> Result<Buffer, Failure> {
+        let buffer = self.coherent_for(size, usage | vk::BufferUsageFlags::TRANSFER_DST)?;
+        // SAFETY: a live buffer.
+        let commands = self.record(|commands| unsafe {
+            self.device.cmd_fill_buffer(commands, buffer.buffer, 0, vk::WHOLE_SIZE, 0);
+        })?;
+        self.run(commands)?;
         Ok(buffer)
     }
 
@@ -98,18 +140,77 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// Copies `from` to an image of 64 by 64 texels of four bytes, and that to `to`. The image lives as long as the
-    /// process: a check makes one.
+    /// Copies `from` to an image of [`ROUND_TRIP`] bytes, and that to `to`.
     pub(crate) fn record_image_round_trip(
-        &self,
+        self: &Arc<Self>,
         from: &Buffer,
         to: &Buffer,
     ) -> Result<vk::CommandBuffer, Failure> {
-        let extent = vk::Extent3D { width: 64, height: 64, depth: 1 };
+        let image = self.image_for_copies()?;
+        let region = [vk::BufferImageCopy::default().image_subresource(LAYERS).image_extent(EXTENT)];
+        let device = &self.device;
+        // SAFETY: live objects.
+        self.record_around_image(
+            image,
+            |commands| unsafe {
+                device.cmd_copy_buffer_to_image(
+                    commands,
+                    from.buffer,
+                    image,
+                    vk::ImageLayout::GENERAL,
+                    &region,
+                );
+            },
+            |commands| unsafe {
+                device.cmd_copy_image_to_buffer(
+                    commands,
+                    image,
+                    vk::ImageLayout::GENERAL,
+                    to.buffer,
+                    &region,
+                );
+            },
+        )
+    }
+
+    /// The same by the commands that take structures.
+    pub(crate) fn record_image_round_trip2(
+        self: &Arc<Self>,
+        from: &Buffer,
+        to: &Buffer,
+    ) -> Result<vk::CommandBuffer, Failure> {
+        let image = self.image_for_copies()?;
+        let general = vk::ImageLayout::GENERAL;
+        let region = [vk::BufferImageCopy2::default().image_subresource(LAYERS).image_extent(EXTENT)];
+        let there = vk::CopyBufferToImageInfo2::default()
+            .src_buffer(from.buffer)
+            .dst_image(image)
+            .dst_image_layout(general)
+            .regions(&region);
+        let back = vk::CopyImageToBufferInfo2::default()
+            .src_image(image)
+            .src_image_layout(general)
+            .dst_buffer(to.buffer)
+            .regions(&region);
+        let device = &self.device;
+        // SAFETY: live objects.
+        self.record_around_image(
+            image,
+            |commands| unsafe {
+                device.cmd_copy_buffer_to_image2(commands, &there);
+            },
+            |commands| unsafe {
+                device.cmd_copy_image_to_buffer2(commands, &back);
+            },
+        )
+    }
+
+    /// An image of [`ROUND_TRIP`] bytes in device memory. It lives as long as the process: a check makes one.
+    fn image_for_copies(&self) -> Result<vk::Image, Failure> {
         let info = vk::ImageCreateInfo::default()
             .image_type(vk::ImageType::TYPE_2D)
             .format(vk::Format::R8G8B8A8_UINT)
-            .extent(extent)
+            .extent(EXTENT)
             .mip_levels(1)
             .array_layers(1)
             .samples(vk::SampleCountFlags::TYPE_1)
@@ -130,34 +231,50 @@ impl Gpu {
             let memory = self.device.allocate_memory(&allocate, None)?;
             self.device.bind_image_memory(image, memory, 0)?;
         }
-        let layers =
-            vk::ImageSubresourceLayers::default().aspect_mask(vk::ImageAspectFlags::COLOR).layer_count(1);
-        let region = [vk::BufferImageCopy::default().image_subresource(layers).image_extent(extent)];
-        let barrier = |from, to| {
-            [vk::ImageMemoryBarrier::default()
-                .image(image)
-                .old_layout(from)
-                .new_layout(to)
-                .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
-                .dst_access_mask(vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE)
-                .subresource_range(vk::ImageSubresourceRange {
-                    aspect_mask: vk::ImageAspectFlags::COLOR,
-                    level_count: 1,
-                    layer_count: 1,
-                    ..Default::default()
-                })]
-        };
+        Ok(image)
+    }
+
+    /// Records `there`, which writes an image that has had no layout so far, and `back`, which reads it.
+    pub(crate) fn record_around_image(
+        &self,
+        image: vk::Image,
+        there: impl FnOnce(vk::CommandBuffer),
+        back: impl FnOnce(vk::CommandBuffer),
+    ) -> Result<vk::CommandBuffer, Failure> {
         let (undefined, general) = (vk::ImageLayout::UNDEFINED, vk::ImageLayout::GENERAL);
-        let (transfer, none) = (vk::PipelineStageFlags::TRANSFER, vk::DependencyFlags::empty());
-        let device = &self.device;
-        // SAFETY: live objects.
-        self.record(|commands| unsafe {
-            let (first, second) = (barrier(undefined, general), barrier(general, general));
-            device.cmd_pipeline_barrier(commands, transfer, transfer, none, &[], &[], &first);
-            device.cmd_copy_buffer_to_image(commands, from.buffer, image, general, &region);
-            device.cmd_pipeline_barrier(commands, transfer, transfer, none, &[], &[], &second);
-            device.cmd_copy_image_to_buffer(commands, image, general, to.buffer, &region);
+        self.record(|commands| {
+            self.image_barrier(commands, image, undefined, general);
+            there(commands);
+            self.image_barrier(commands, image, general, general);
+            back(commands);
         })
+    }
+
+    /// Between two uses of an image by transfers.
+    pub(crate) fn image_barrier(
+        &self,
+        commands: vk::CommandBuffer,
+        image: vk::Image,
+        from: vk::ImageLayout,
+        to: vk::ImageLayout,
+    ) {
+        let barrier = [vk::ImageMemoryBarrier::default()
+            .image(image)
+            .old_layout(from)
+            .new_layout(to)
+            .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
+            .dst_access_mask(vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE)
+            .subresource_range(vk::ImageSubresourceRange {
+                aspect_mask: vk::ImageAspectFlags::COLOR,
+                level_count: 1,
+                layer_count: 1,
+                ..Default::default()
+            })];
+        let (transfer, none) = (vk::PipelineStageFlags::TRANSFER, vk::DependencyFlags::empty());
+        // SAFETY: live objects.
+        unsafe {
+            self.device.cmd_pipeline_barrier(commands, transfer, transfer, none, &[], &[], &barrier);
+        }
     }
 
     /// A copy of the whole of `from` to `to`.
@@ -283,6 +400,27 @@ impl Buffer {
     pub(crate) fn load(&self, offset: usize) -> u8 {
         // SAFETY: inside the mapping; volatile, as the device may write it at any time.
         unsafe { self.at(offset).read_volatile() }
+    }
+
+    /// Stores words from an offset on.
+    pub(crate) fn store_words(&self, offset: usize, words: &[u32]) {
+        let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
+        (offset..).zip(bytes).for_each(|(offset, byte)| self.store(offset, byte));
+    }
+
+    /// Compares words from an offset on.
+    pub(crate) fn expect_words(
+        &self,
+        offset: usize,
+        wanted: impl IntoIterator<Item = u32>,
+    ) -> Result<(), Failure> {
+        for (index, wanted) in wanted.into_iter().enumerate() {
+            let seen = u32::from_ne_bytes(std::array::from_fn(|byte| self.load(offset + index * 4 + byte)));
+            if seen != wanted {
+                return Err(format!("word {index} is {seen:#010x}, should be {wanted:#010x}").into());
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn len(&self) -> usize {

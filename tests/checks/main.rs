@@ -3,20 +3,30 @@
 //! They know nothing of Tidemark: any driver can be put to them, and lavapipe passes them all. None flushes or
 //! invalidates coherent memory, and most omit the barrier to the host, as many applications do.
 //!
-//! `coherency-checks [--list] [NAME ...]` runs all checks, or those named, and prints a line for each. The exit
-//! status is 0 if none failed, 1 if one did, 2 for a name that is not known.
+//! `coherency-checks [--list] [--command COMMAND] [NAME ...]` runs all checks, or those named, and prints a line for
+//! each. With `--command` they call a Vulkan command by that of its names, such as vkCmdCopyBuffer2KHR. The exit status
+//! is 0 if none failed, 1 if one did, 2 for a check that is not known.
 
 mod bytes;
 mod compute;
+mod copies;
+mod draws;
 mod gpu;
+mod graphics;
+mod images;
 mod limits;
 mod maps;
 mod memory_types;
+mod objects;
 mod references;
+mod spirv;
 mod submits;
+mod swapchains;
 mod waits;
 
+use std::ffi::CString;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// What a check found.
 pub(crate) enum Outcome {
@@ -47,7 +57,16 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+impl From<rustix::io::Errno> for Failure {
+    fn from(error: rustix::io::Errno) -> Self {
+        std::io::Error::from(error).into()
+    }
+}
+
 pub(crate) type Verdict = Result<Outcome, Failure>;
+
+/// The name that `--command` gave.
+static COMMAND: OnceLock<CString> = OnceLock::new();
 
 type Check = (&'static str, fn() -> Verdict);
 
@@ -57,6 +76,11 @@ fn checks() -> Vec<Check> {
         waits::CHECKS,
         bytes::CHECKS,
         references::CHECKS,
+        copies::CHECKS,
+        draws::CHECKS,
+        images::CHECKS,
+        swapchains::CHECKS,
+        objects::CHECKS,
         maps::CHECKS,
         memory_types::CHECKS,
         limits::CHECKS,
@@ -65,8 +89,16 @@ fn checks() -> Vec<Check> {
 }
 
 fn main() -> ExitCode {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
     let checks = checks();
+    if let Some(at) = names.iter().position(|name| name == "--command") {
+        let named = names.drain(at..names.len().min(at + 2)).nth(1).and_then(|name| CString::new(name).ok());
+        let Some(command) = named else {
+            eprintln!("--command needs the name of a Vulkan command");
+            return ExitCode::from(2);
+        };
+        COMMAND.get_or_init(|| command);
+    }
     if names.iter().any(|name| name == "--list") {
         checks.iter().for_each(|(name, _)| println!("{name}"));
         return ExitCode::SUCCESS;
@@ -75,9 +107,17 @@ fn main() -> ExitCode {
         eprintln!("there is no check \"{unknown}\"; --list shows them all");
         return ExitCode::from(2);
     }
-    let mut failed = 0;
-    for (name, check) in checks.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|n| n == name))
+    let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| chosen == name);
+    let chosen = checks.iter().filter(|(name, _)| is_chosen(name));
+    if let Some(command) = COMMAND.get()
+        && gpu::Gpu::new().is_ok_and(|gpu| gpu.command(command).is_none())
     {
+        let why = format!("the device has no {}", command.to_string_lossy());
+        chosen.for_each(|(name, _)| println!("skipped {name}: {why}"));
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = 0;
+    for (name, check) in chosen {
         match check() {
             Ok(Outcome::Passed) => println!("passed {name}"),
             Ok(Outcome::Skipped(why)) => println!("skipped {name}: {why}"),

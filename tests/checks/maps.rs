@@ -2,7 +2,7 @@
 
 use ash::vk;
 
-use crate::gpu::Gpu;
+use crate::gpu::{COPIES, Gpu, command};
 use crate::{Outcome, Verdict};
 
 pub(crate) const CHECKS: &[super::Check] = &[
@@ -12,6 +12,8 @@ pub(crate) const CHECKS: &[super::Check] = &[
     ("free-while-mapped", free_while_mapped),
     ("sub-allocation", sub_allocation),
     ("no-submit-at-all", no_submit_at_all),
+    ("map-memory2", map_memory2),
+    ("bind-buffer-memory2", bind_buffer_memory2),
 ];
 
 const SIZE: u64 = 70_000;
@@ -162,5 +164,71 @@ fn no_submit_at_all() -> Verdict {
     buffer.write_pattern(1);
     gpu.wait_idle()?;
     buffer.expect_pattern(1)?;
+    Ok(Outcome::Passed)
+}
+
+/// Mapped and unmapped by the commands that take structures.
+fn map_memory2() -> Verdict {
+    let gpu = Gpu::new()?;
+    let map = command!(gpu, vkMapMemory2KHR: PFN_vkMapMemory2KHR);
+    let unmap = command!(gpu, vkUnmapMemory2KHR: PFN_vkUnmapMemory2KHR);
+    let (Some(map), Some(unmap)) = (map, unmap) else { return Ok(Outcome::Skipped("no vkMapMemory2")) };
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let copy = gpu.copy(&from, &to)?;
+    from.unmap();
+    for round in 0..4 {
+        let mut address = std::ptr::null_mut();
+        let info = vk::MemoryMapInfoKHR::default().memory(from.memory).size(vk::WHOLE_SIZE);
+        // SAFETY: host-visible memory that is not mapped.
+        unsafe { map(gpu.device.handle(), &raw const info, &raw mut address) }.result()?;
+        for offset in 0..from.len() {
+            // SAFETY: inside the mapping.
+            unsafe { address.cast::<u8>().add(offset).write_volatile(round) };
+        }
+        // SAFETY: mapped above.
+        unsafe {
+            let info = vk::MemoryUnmapInfoKHR::default().memory(from.memory);
+            unmap(gpu.device.handle(), &raw const info).result()?;
+        }
+        gpu.run(copy)?;
+        to.expect(|_| round)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn bind_buffer_memory2() -> Verdict {
+    let gpu = Gpu::new()?;
+    let to = gpu.coherent(SIZE)?;
+    let info = vk::BufferCreateInfo::default().size(SIZE).usage(COPIES);
+    // SAFETY: a live device; destroyed below, like the memory.
+    let buffer = unsafe { gpu.device.create_buffer(&info, None) }?;
+    // SAFETY: a live buffer.
+    let requirements = unsafe { gpu.device.get_buffer_memory_requirements(buffer) };
+    let memory_type =
+        gpu.coherent_type(requirements.memory_type_bits).ok_or_else(|| "no coherent memory".to_string())?;
+    let allocate =
+        vk::MemoryAllocateInfo::default().allocation_size(requirements.size).memory_type_index(memory_type);
+    // SAFETY: a type this buffer may use.
+    let (memory, address) = unsafe {
+        let memory = gpu.device.allocate_memory(&allocate, None)?;
+        let bind = [vk::BindBufferMemoryInfo::default().buffer(buffer).memory(memory)];
+        gpu.device.bind_buffer_memory2(&bind)?;
+        (memory, gpu.device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?.cast::<u8>())
+    };
+    let regions = [vk::BufferCopy::default().size(SIZE)];
+    // SAFETY: live buffers of that size.
+    let copy =
+        gpu.record(|commands| unsafe { gpu.device.cmd_copy_buffer(commands, buffer, to.buffer, &regions) })?;
+    for round in 1..4 {
+        // SAFETY: inside the mapping.
+        (0..to.len()).for_each(|offset| unsafe { address.add(offset).write_volatile(round) });
+        gpu.run(copy)?;
+        to.expect(|_| round)?;
+    }
+    // SAFETY: nothing is pending.
+    unsafe {
+        gpu.device.destroy_buffer(buffer, None);
+        gpu.device.free_memory(memory, None);
+    }
     Ok(Outcome::Passed)
 }

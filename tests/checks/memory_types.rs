@@ -2,13 +2,16 @@
 
 use ash::vk;
 
-use crate::gpu::{COHERENT, Gpu};
+use crate::gpu::{COHERENT, Gpu, command};
 use crate::{Outcome, Verdict};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::os::fd::AsRawFd;
 
 pub(crate) const CHECKS: &[super::Check] = &[
     ("memory-type-order", memory_type_order),
     ("memory-type-bits", memory_type_bits),
     ("memory-budget", memory_budget),
+    ("memory-fd-properties", memory_fd_properties),
 ];
 
 /// "VkPhysicalDeviceMemoryProperties": subsets come first; device-local if and only if the heap is; coherent and
@@ -135,6 +138,29 @@ fn memory_budget() -> Verdict {
         if (heap < heaps) != (budget.heap_budget[heap] != 0) {
             return Err(format!("heap {heap} of {heaps} has a budget of {}", budget.heap_budget[heap]).into());
         }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// What a file descriptor may be imported as, if as anything, are types there are.
+fn memory_fd_properties() -> Verdict {
+    let gpu = Gpu::new()?;
+    let Some(get) = command!(gpu, vkGetMemoryFdPropertiesKHR: PFN_vkGetMemoryFdPropertiesKHR) else {
+        return Ok(Outcome::Skipped("no memory from file descriptors"));
+    };
+    let file = memfd_create("memory", MemfdFlags::CLOEXEC)?;
+    let mut properties = vk::MemoryFdPropertiesKHR::default();
+    let kind = vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT;
+    // SAFETY: a live device, and a file descriptor, if not one of that kind.
+    match unsafe { get(gpu.device.handle(), kind, file.as_raw_fd(), &raw mut properties) } {
+        vk::Result::SUCCESS => {}
+        _ => return Ok(Outcome::Skipped("a plain file is no DMA buffer")),
+    }
+    let known = (1u32 << gpu.memory.memory_type_count) - 1;
+    if properties.memory_type_bits != known {
+        return Err(
+            format!("{:b} are not the types there are, {known:b}", properties.memory_type_bits).into()
+        );
     }
     Ok(Outcome::Passed)
 }

@@ -7,7 +7,7 @@
 use ash::vk;
 
 use crate::compute::{Adder, Binding, WORDS};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, ROUND_TRIP};
 use crate::{Failure, Outcome, Verdict};
 
 pub(crate) const CHECKS: &[super::Check] = &[
@@ -17,6 +17,12 @@ pub(crate) const CHECKS: &[super::Check] = &[
     ("copied-descriptors", || add(Binding::Copy)),
     ("templated-descriptors", || add(Binding::Template)),
     ("descriptors-updated-after-recording", || add(Binding::UpdateAfterBind)),
+    ("texel-buffers", || add(Binding::Texel)),
+    ("descriptors-bound-by-structure", || add(Binding::Bind2)),
+    ("pushed-descriptors", || add(Binding::Push)),
+    ("descriptors-pushed-by-structure", || add(Binding::Push2)),
+    ("descriptors-pushed-by-template", || add(Binding::PushTemplate)),
+    ("descriptors-pushed-by-template-structure", || add(Binding::PushTemplate2)),
     ("indirect-dispatch", indirect_dispatch),
     ("secondary-command-buffer", secondary_command_buffer),
     ("descriptors-swapped-between-submits", descriptors_swapped_between_submits),
@@ -41,11 +47,11 @@ fn run_rounds(adder: &Adder, mut submit: impl FnMut(u32) -> Result<(), Failure>)
 
 fn add(binding: Binding) -> Verdict {
     let gpu = Gpu::new()?;
-    if binding == Binding::UpdateAfterBind && !gpu.has_update_after_bind {
-        return Ok(Outcome::Skipped("no storage buffer may be updated after it was bound"));
+    if !binding.is_there(&gpu) {
+        return Ok(Outcome::Skipped("the device has no such way to bind descriptors"));
     }
     let adder = Adder::new(&gpu, binding)?;
-    let commands = gpu.record(|commands| adder.dispatch(commands))?;
+    let commands = adder.record()?;
     if binding == Binding::UpdateAfterBind {
         adder.update()?;
     }
@@ -55,20 +61,19 @@ fn add(binding: Binding) -> Verdict {
 fn indirect_dispatch() -> Verdict {
     let gpu = Gpu::new()?;
     let adder = Adder::new(&gpu, Binding::Update)?;
-    let usage = vk::BufferUsageFlags::INDIRECT_BUFFER;
-    let parameters = gpu.coherent_for(12, usage)?;
+    let parameters = gpu.parameters(12, vk::BufferUsageFlags::INDIRECT_BUFFER)?;
+    let mut bound = Ok(());
     let commands = gpu.record(|commands| {
-        adder.bind(commands);
+        bound = adder.bind(commands);
         // SAFETY: a live buffer with room for the parameters.
         unsafe { gpu.device.cmd_dispatch_indirect(commands, parameters.buffer, 0) };
     })?;
+    bound?;
     run_rounds(&adder, |_| {
-        let groups = [WORDS / 64, 1, 1];
-        let bytes = groups.iter().flat_map(|word: &u32| word.to_ne_bytes());
-        bytes.enumerate().for_each(|(offset, byte)| parameters.store(offset, byte));
+        parameters.store_words(0, &[WORDS / 64, 1, 1]);
         let outcome = gpu.run(commands);
         // A stale count is no work at all.
-        (0..12).for_each(|offset| parameters.store(offset, 0));
+        parameters.fill(0);
         outcome
     })
 }
@@ -76,7 +81,9 @@ fn indirect_dispatch() -> Verdict {
 fn secondary_command_buffer() -> Verdict {
     let gpu = Gpu::new()?;
     let adder = Adder::new(&gpu, Binding::Update)?;
-    let secondary = gpu.record_secondary(|commands| adder.dispatch(commands))?;
+    let mut bound = Ok(());
+    let secondary = gpu.record_secondary(|commands| bound = adder.dispatch(commands))?;
+    bound?;
     // SAFETY: a recorded secondary command buffer.
     let commands =
         gpu.record(|commands| unsafe { gpu.device.cmd_execute_commands(commands, &[secondary]) })?;
@@ -89,7 +96,7 @@ fn descriptors_swapped_between_submits() -> Verdict {
     let mut adder = Adder::new(&gpu, Binding::Update)?;
     for round in 0..4 {
         adder.swap_buffers(&gpu)?;
-        let commands = gpu.record(|commands| adder.dispatch(commands))?;
+        let commands = adder.record()?;
         adder.write_input(|index| value(round, index));
         gpu.run(commands)?;
         adder.expect_output(|index| value(round, index).wrapping_add(1), round)?;
@@ -119,7 +126,7 @@ fn device_address() -> Verdict {
 /// Through an image and back.
 fn buffer_image_copies() -> Verdict {
     let gpu = Gpu::new()?;
-    let (from, to) = (gpu.coherent(64 * 64 * 4)?, gpu.coherent(64 * 64 * 4)?);
+    let (from, to) = (gpu.coherent(ROUND_TRIP)?, gpu.coherent(ROUND_TRIP)?);
     let commands = gpu.record_image_round_trip(&from, &to)?;
     for round in 0..4 {
         from.write_pattern(round);

@@ -13,6 +13,7 @@ pub(crate) const CHECKS: &[super::Check] = &[
     ("signal-after-submit", signal_after_submit),
     ("set-event-after-submit", set_event_after_submit),
     ("cached-memory-flushed", cached_memory_flushed),
+    ("cached-memory-flushed-late", cached_memory_flushed_late),
 ];
 
 const SIZE: u64 = 20_000;
@@ -130,9 +131,6 @@ fn cached_memory_flushed() -> Verdict {
     from.map()?;
     to.map()?;
     from.write_pattern(5);
-    let whole = |buffer: &Buffer| {
-        [vk::MappedMemoryRange::default().memory(buffer.memory).offset(0).size(vk::WHOLE_SIZE)]
-    };
     // SAFETY: mapped memory.
     unsafe { gpu.device.flush_mapped_memory_ranges(&whole(&from)) }?;
     let copy = gpu.copy(&from, &to)?;
@@ -140,5 +138,42 @@ fn cached_memory_flushed() -> Verdict {
     // SAFETY: mapped memory.
     unsafe { gpu.device.invalidate_mapped_memory_ranges(&whole(&to)) }?;
     to.expect_pattern(5)?;
+    Ok(Outcome::Passed)
+}
+
+fn whole(buffer: &Buffer) -> [vk::MappedMemoryRange<'static>; 1] {
+    [vk::MappedMemoryRange::default().memory(buffer.memory).offset(0).size(vk::WHOLE_SIZE)]
+}
+
+/// The same while the batch that reads it is blocked by an event.
+fn cached_memory_flushed_late() -> Verdict {
+    let gpu = Gpu::new()?;
+    let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_CACHED;
+    let from = Buffer::new(&gpu, SIZE, COPIES, wanted, vk::MemoryPropertyFlags::HOST_COHERENT)?;
+    let Some(from) = from else {
+        return Ok(Outcome::Skipped("no memory type is cached and not coherent"));
+    };
+    from.map()?;
+    let to = gpu.coherent(SIZE)?;
+    // SAFETY: a live device.
+    let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
+    let regions = [vk::BufferCopy::default().size(SIZE)];
+    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
+    // SAFETY: live objects; the host sets the event below.
+    let commands = gpu.record(|commands| unsafe {
+        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
+        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
+    })?;
+    gpu.submit(commands, vk::Fence::null())?;
+    from.write_pattern(6);
+    // SAFETY: mapped memory, and a live event.
+    unsafe {
+        gpu.device.flush_mapped_memory_ranges(&whole(&from))?;
+        gpu.device.set_event(event)?;
+    }
+    gpu.wait_idle()?;
+    to.expect_pattern(6)?;
+    // SAFETY: no longer in use.
+    unsafe { gpu.device.destroy_event(event, None) };
     Ok(Outcome::Passed)
 }

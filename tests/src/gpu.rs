@@ -1,7 +1,7 @@
 //! A Vulkan device, for programs that put a driver to the test: on whatever driver the loader finds.
 
 use ash::{Entry, Instance, vk};
-use std::ffi::c_void;
+use std::ffi::{CStr, CString, c_void};
 
 /// The first physical device, with queues that can do everything.
 pub struct Gpu {
@@ -21,23 +21,179 @@ pub struct Gpu {
     pub has_buffer_device_address: bool,
     /// Whether storage buffers may be bound to descriptors after these were bound to a command buffer.
     pub has_update_after_bind: bool,
-    /// The loader stays loaded as long as anything made by it.
-    _entry: Entry,
+    /// Whether presentations may have numbers.
+    pub has_present_id: bool,
+    /// The extensions that are enabled.
+    extensions: Vec<&'static CStr>,
+    /// Names that commands are looked up by, in the place of others that mean the same.
+    names: Vec<CString>,
+    /// The loader, which stays loaded.
+    pub entry: Entry,
 }
 
 /// Queues that are asked for, if there are as many.
 pub const QUEUES: usize = 3;
 
+/// Instance extensions that are enabled where they are there.
+const INSTANCE_EXTENSIONS: [&CStr; 2] = [ash::khr::surface::NAME, ash::ext::headless_surface::NAME];
+
+/// Device extensions likewise. Those that became part of Vulkan have other names for its commands.
+const EXTENSIONS: [&CStr; 22] = [
+    ash::amd::draw_indirect_count::NAME,
+    ash::ext::conditional_rendering::NAME,
+    ash::ext::extended_dynamic_state::NAME,
+    ash::ext::host_image_copy::NAME,
+    ash::ext::mesh_shader::NAME,
+    ash::ext::transform_feedback::NAME,
+    ash::khr::bind_memory2::NAME,
+    ash::khr::copy_commands2::NAME,
+    ash::khr::descriptor_update_template::NAME,
+    ash::khr::draw_indirect_count::NAME,
+    ash::khr::external_memory_fd::NAME,
+    ash::khr::get_memory_requirements2::NAME,
+    ash::khr::maintenance4::NAME,
+    ash::khr::maintenance5::NAME,
+    ash::khr::maintenance6::NAME,
+    ash::khr::map_memory2::NAME,
+    ash::khr::present_id::NAME,
+    ash::khr::present_wait::NAME,
+    ash::khr::push_descriptor::NAME,
+    ash::khr::swapchain::NAME,
+    ash::khr::synchronization2::NAME,
+    ash::khr::timeline_semaphore::NAME,
+];
+
+/// The features that are asked for where the device has them.
+#[derive(Default)]
+struct Features {
+    core: vk::PhysicalDeviceFeatures,
+    vulkan12: vk::PhysicalDeviceVulkan12Features<'static>,
+    vulkan13: vk::PhysicalDeviceVulkan13Features<'static>,
+    conditional_rendering: vk::PhysicalDeviceConditionalRenderingFeaturesEXT<'static>,
+    host_image_copy: vk::PhysicalDeviceHostImageCopyFeaturesEXT<'static>,
+    maintenance5: vk::PhysicalDeviceMaintenance5FeaturesKHR<'static>,
+    maintenance6: vk::PhysicalDeviceMaintenance6FeaturesKHR<'static>,
+    mesh_shader: vk::PhysicalDeviceMeshShaderFeaturesEXT<'static>,
+    present_id: vk::PhysicalDevicePresentIdFeaturesKHR<'static>,
+    present_wait: vk::PhysicalDevicePresentWaitFeaturesKHR<'static>,
+    transform_feedback: vk::PhysicalDeviceTransformFeedbackFeaturesEXT<'static>,
+}
+
+impl Features {
+    /// Those that the device offers, of which no more than are used here.
+    fn of(instance: &Instance, physical: vk::PhysicalDevice) -> Self {
+        let mut offered = Self::default();
+        let mut all = vk::PhysicalDeviceFeatures2::default()
+            .push_next(&mut offered.vulkan12)
+            .push_next(&mut offered.vulkan13)
+            .push_next(&mut offered.conditional_rendering)
+            .push_next(&mut offered.host_image_copy)
+            .push_next(&mut offered.maintenance5)
+            .push_next(&mut offered.maintenance6)
+            .push_next(&mut offered.mesh_shader)
+            .push_next(&mut offered.present_id)
+            .push_next(&mut offered.present_wait)
+            .push_next(&mut offered.transform_feedback);
+        // SAFETY: a device of the live instance, and a valid chain: structures that are not known are left alone.
+        unsafe { instance.get_physical_device_features2(physical, &mut all) };
+        let core = all.features;
+        let is = |feature: vk::Bool32| feature == vk::TRUE;
+        Self {
+            core: vk::PhysicalDeviceFeatures::default()
+                .multi_draw_indirect(is(core.multi_draw_indirect))
+                .sparse_binding(is(core.sparse_binding))
+                .vertex_pipeline_stores_and_atomics(is(core.vertex_pipeline_stores_and_atomics)),
+            vulkan12: vk::PhysicalDeviceVulkan12Features::default()
+                .timeline_semaphore(true)
+                .buffer_device_address(is(offered.vulkan12.buffer_device_address))
+                .draw_indirect_count(is(offered.vulkan12.draw_indirect_count))
+                .descriptor_binding_storage_buffer_update_after_bind(is(offered
+                    .vulkan12
+                    .descriptor_binding_storage_buffer_update_after_bind)),
+            vulkan13: vk::PhysicalDeviceVulkan13Features::default()
+                .synchronization2(true)
+                .dynamic_rendering(true)
+                .maintenance4(true),
+            conditional_rendering: vk::PhysicalDeviceConditionalRenderingFeaturesEXT::default()
+                .conditional_rendering(is(offered.conditional_rendering.conditional_rendering)),
+            host_image_copy: vk::PhysicalDeviceHostImageCopyFeaturesEXT::default()
+                .host_image_copy(is(offered.host_image_copy.host_image_copy)),
+            maintenance5: vk::PhysicalDeviceMaintenance5FeaturesKHR::default()
+                .maintenance5(is(offered.maintenance5.maintenance5)),
+            maintenance6: vk::PhysicalDeviceMaintenance6FeaturesKHR::default()
+                .maintenance6(is(offered.maintenance6.maintenance6)),
+            mesh_shader: vk::PhysicalDeviceMeshShaderFeaturesEXT::default()
+                .mesh_shader(is(offered.mesh_shader.mesh_shader)),
+            present_id: vk::PhysicalDevicePresentIdFeaturesKHR::default()
+                .present_id(is(offered.present_id.present_id)),
+            present_wait: vk::PhysicalDevicePresentWaitFeaturesKHR::default()
+                .present_wait(is(offered.present_wait.present_wait)),
+            transform_feedback: vk::PhysicalDeviceTransformFeedbackFeaturesEXT::default()
+                .transform_feedback(is(offered.transform_feedback.transform_feedback)),
+        }
+    }
+
+    /// Adds to a create info those that Vulkan 1.3 or `enabled` extensions bring.
+    fn extend<'a>(
+        &'a mut self,
+        info: vk::DeviceCreateInfo<'a>,
+        enabled: &[&CStr],
+    ) -> vk::DeviceCreateInfo<'a> {
+        let mut info =
+            info.enabled_features(&self.core).push_next(&mut self.vulkan12).push_next(&mut self.vulkan13);
+        macro_rules! add {
+            ($($extension:path => $features:ident),* $(,)?) => {
+                $(if enabled.contains(&$extension) {
+                    info = info.push_next(&mut self.$features);
+                })*
+            };
+        }
+        add! {
+            ash::ext::conditional_rendering::NAME => conditional_rendering,
+            ash::ext::host_image_copy::NAME => host_image_copy,
+            ash::khr::maintenance5::NAME => maintenance5,
+            ash::khr::maintenance6::NAME => maintenance6,
+            ash::ext::mesh_shader::NAME => mesh_shader,
+            ash::khr::present_id::NAME => present_id,
+            ash::khr::present_wait::NAME => present_wait,
+            ash::ext::transform_feedback::NAME => transform_feedback,
+        }
+        info
+    }
+}
+
+/// Those of `wanted` that are among `offered`.
+fn intersect(wanted: &[&'static CStr], offered: &[vk::ExtensionProperties]) -> Vec<&'static CStr> {
+    let is_offered = |name: &CStr| offered.iter().any(|one| one.extension_name_as_c_str() == Ok(name));
+    wanted.iter().copied().filter(|name| is_offered(name)).collect()
+}
+
 impl Gpu {
-    /// Makes an instance and a device of Vulkan 1.3.
+    /// Makes an instance and a device of Vulkan 1.3 or later, with what is used here of extensions and features.
     ///
     /// # Errors
     /// What failed, in words.
     pub fn new() -> Result<Self, String> {
+        Self::with_names(&[])
+    }
+
+    /// The same. Commands that have one of `names` are looked up by that one, not by the name that it is an alias of.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub fn with_names(names: &[CString]) -> Result<Self, String> {
         let failed = |what: &'static str| move |error: vk::Result| format!("{what} returned {error}");
         let entry = load()?;
-        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
-        let info = vk::InstanceCreateInfo::default().application_info(&application);
+        // The newest there is: a device is of the version that it knows.
+        let application = vk::ApplicationInfo::default().api_version(vk::make_api_version(0, 1, 4, 0));
+        // SAFETY: no layer is asked about.
+        let offered = unsafe { entry.enumerate_instance_extension_properties(None) };
+        let offered = offered.map_err(failed("vkEnumerateInstanceExtensionProperties"))?;
+        let extensions: Vec<_> =
+            intersect(&INSTANCE_EXTENSIONS, &offered).iter().map(|name| name.as_ptr()).collect();
+        let info = vk::InstanceCreateInfo::default()
+            .application_info(&application)
+            .enabled_extension_names(&extensions);
         // SAFETY: valid create infos, here and below; handles are destroyed in `drop`, in reverse order.
         let instance = unsafe { entry.create_instance(&info, None) }.map_err(failed("vkCreateInstance"))?;
         // SAFETY: a live instance.
@@ -51,24 +207,35 @@ impl Gpu {
         let queues = [vk::DeviceQueueCreateInfo::default()
             .queue_family_index(0)
             .queue_priorities(&priorities[..count as usize])];
-        let mut offered = vk::PhysicalDeviceVulkan12Features::default();
-        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut offered);
         // SAFETY: a device of the live instance.
-        unsafe { instance.get_physical_device_features2(physical, &mut features) };
-        let has_buffer_device_address = offered.buffer_device_address == vk::TRUE;
-        let has_update_after_bind = offered.descriptor_binding_storage_buffer_update_after_bind == vk::TRUE;
-        let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default()
-            .timeline_semaphore(true)
-            .buffer_device_address(has_buffer_device_address)
-            .descriptor_binding_storage_buffer_update_after_bind(has_update_after_bind);
-        let mut vulkan13 = vk::PhysicalDeviceVulkan13Features::default().synchronization2(true);
+        let offered = unsafe { instance.enumerate_device_extension_properties(physical) };
+        let offered = offered.map_err(failed("vkEnumerateDeviceExtensionProperties"))?;
+        let extensions = intersect(&EXTENSIONS, &offered);
+        let extension_names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
+        let mut features = Features::of(&instance, physical);
+        let has_buffer_device_address = features.vulkan12.buffer_device_address == vk::TRUE;
+        let has_update_after_bind =
+            features.vulkan12.descriptor_binding_storage_buffer_update_after_bind == vk::TRUE;
+        let has_present_id = features.present_id.present_id == vk::TRUE;
         let info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
-            .push_next(&mut vulkan12)
-            .push_next(&mut vulkan13);
+            .enabled_extension_names(&extension_names);
+        let info = features.extend(info, &extensions);
+        let mut handle = vk::Device::null();
         // SAFETY: features that every device of Vulkan 1.3 has, or this one.
-        let device =
-            unsafe { instance.create_device(physical, &info, None) }.map_err(failed("vkCreateDevice"))?;
+        let result = unsafe {
+            (instance.fp_v1_0().create_device)(physical, &raw const info, std::ptr::null(), &raw mut handle)
+        };
+        result.result().map_err(failed("vkCreateDevice"))?;
+        let names = names.to_vec();
+        // SAFETY: the device that was made above, and the loader's functions for it.
+        let device = unsafe {
+            let find = |name: &CStr| look_up(&instance, handle, &names, name);
+            ash::Device::load_with(
+                |name| find(name).map_or(std::ptr::null(), |found| found as *const c_void),
+                handle,
+            )
+        };
         // SAFETY: the queues asked for above.
         let queues: Vec<vk::Queue> =
             (0..count).map(|index| unsafe { device.get_device_queue(0, index) }).collect();
@@ -83,8 +250,40 @@ impl Gpu {
             physical,
             has_buffer_device_address,
             has_update_after_bind,
-            _entry: entry,
+            has_present_id,
+            extensions,
+            names,
+            entry,
         })
+    }
+
+    /// Whether an extension is enabled.
+    #[must_use]
+    pub fn has(&self, extension: &CStr) -> bool {
+        self.extensions.contains(&extension)
+    }
+
+    /// A surface that nobody sees; `None` if there are none.
+    ///
+    /// # Errors
+    /// The command's.
+    pub fn headless_surface(&self) -> Result<Option<vk::SurfaceKHR>, vk::Result> {
+        let create = c"vkCreateHeadlessSurfaceEXT".as_ptr();
+        // SAFETY: a live instance.
+        let create = unsafe { self.entry.get_instance_proc_addr(self.instance.handle(), create) };
+        if create.is_none() || !self.has(ash::khr::swapchain::NAME) {
+            return Ok(None);
+        }
+        let surfaces = ash::ext::headless_surface::Instance::new(&self.entry, &self.instance);
+        // SAFETY: a valid create info.
+        unsafe { surfaces.create_headless_surface(&vk::HeadlessSurfaceCreateInfoEXT::default(), None) }
+            .map(Some)
+    }
+
+    /// A command of the device, by the name that it is to have.
+    #[must_use]
+    pub fn command(&self, name: &CStr) -> vk::PFN_vkVoidFunction {
+        look_up(&self.instance, self.device.handle(), &self.names, name)
     }
 
     /// A memory type with all of `wanted` and none of `unwanted`, out of `bits`.
@@ -143,16 +342,41 @@ impl Drop for Gpu {
     }
 }
 
-/// Compiles a shader from WGSL to SPIR-V. It may have push constants.
+/// A device's command: by that of `names` that means the same as `name`, if there is one.
+fn look_up(
+    instance: &Instance,
+    device: vk::Device,
+    names: &[CString],
+    name: &CStr,
+) -> vk::PFN_vkVoidFunction {
+    let plain = |name: &CStr| {
+        let name = name.to_string_lossy().into_owned();
+        let without = ["KHR", "EXT", "AMD"].iter().find_map(|vendor| name.strip_suffix(vendor));
+        without.map_or(name.clone(), str::to_owned)
+    };
+    let name = names.iter().find(|other| plain(other) == plain(name)).map_or(name, CString::as_c_str);
+    // SAFETY: a live device of the instance.
+    unsafe { (instance.fp_v1_0().get_device_proc_addr)(device, name.as_ptr()) }
+}
+
+/// Compiles a shader from WGSL to SPIR-V. It may have push constants, and be a mesh shader.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn compile_shader(source: &str) -> Result<Vec<u32>, String> {
-    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.to_string())?;
-    let flags = naga::valid::ValidationFlags::all();
-    let mut validator = naga::valid::Validator::new(flags, naga::valid::Capabilities::IMMEDIATES);
-    let info = validator.validate(&module).map_err(|error| format!("{error:?}"))?;
-    let options = naga::back::spv::Options::default();
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::MESH_SHADER;
+    let mut options = naga::front::wgsl::Options::new();
+    options.capabilities = capabilities;
+    let module = naga::front::wgsl::Frontend::new_with_options(options)
+        .parse(source)
+        .map_err(|error| error.to_string())?;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|error| format!("{error:?}"))?;
+    let has_meshes = module.entry_points.iter().any(|entry| entry.stage == naga::ShaderStage::Mesh);
+    let lang_version = if has_meshes { (1, 4) } else { (1, 0) };
+    let options = naga::back::spv::Options { lang_version, ..Default::default() };
     naga::back::spv::write_vec(&module, &info, &options, None).map_err(|error| error.to_string())
 }
 

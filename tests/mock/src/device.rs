@@ -65,10 +65,15 @@ pub(crate) unsafe fn create(
     let Some(create) = state.fns.vkCreateDevice else { return vk::Result::ERROR_INITIALIZATION_FAILED };
     // SAFETY: a valid create info; the rest is passed on as it came. The command stores a device if it succeeds.
     let handle = unsafe {
-        if enables_hidden(&*info) {
+        let mut info = *info;
+        let mut names = enabled(&info);
+        // Those that it claims to have are the mock's own affair.
+        names.retain(|&name| !physical_device::is_claimed(CStr::from_ptr(name)));
+        if names.iter().any(|&name| physical_device::is_hidden(CStr::from_ptr(name))) {
             return vk::Result::ERROR_EXTENSION_NOT_PRESENT;
         }
-        let result = create(physical, info, allocator, device);
+        info = info.enabled_extension_names(&names);
+        let result = create(physical, &raw const info, allocator, device);
         if result != vk::Result::SUCCESS {
             return result;
         }
@@ -88,19 +93,54 @@ pub(crate) unsafe fn create(
     vk::Result::SUCCESS
 }
 
+/// The names of extensions to be enabled.
+///
 /// # Safety
 /// `info` must be a valid create info.
-unsafe fn enables_hidden(info: &vk::DeviceCreateInfo<'_>) -> bool {
+unsafe fn enabled(info: &vk::DeviceCreateInfo<'_>) -> Vec<*const c_char> {
     if info.enabled_extension_count == 0 {
-        return false;
+        return Vec::new();
     }
     let (names, count) = (info.pp_enabled_extension_names, info.enabled_extension_count as usize);
-    // SAFETY: that many null-terminated strings.
-    unsafe {
-        slice::from_raw_parts(names, count)
-            .iter()
-            .any(|&name| physical_device::is_hidden(CStr::from_ptr(name)))
+    // SAFETY: that many names.
+    unsafe { slice::from_raw_parts(names, count) }.to_vec()
+}
+
+/// Commands of extensions that can be claimed, and lavapipe's of the same meaning.
+const OTHER_NAMES: [(&CStr, &CStr, &CStr); 2] = [
+    (c"vkCmdDrawIndirectCountAMD", c"vkCmdDrawIndirectCount", ash::amd::draw_indirect_count::NAME),
+    (
+        c"vkCmdDrawIndexedIndirectCountAMD",
+        c"vkCmdDrawIndexedIndirectCount",
+        ash::amd::draw_indirect_count::NAME,
+    ),
+];
+
+/// vkWaitForPresentKHR. Nobody looks at what is presented here: it is over at once.
+unsafe extern "system" fn wait_for_present(
+    _device: vk::Device,
+    _swapchain: vk::SwapchainKHR,
+    _present: u64,
+    _timeout: u64,
+) -> vk::Result {
+    vk::Result::SUCCESS
+}
+
+/// A command of an extension that the device claims to have, if it is one of those that do something.
+///
+/// # Safety
+/// `device` must be a live device.
+unsafe fn claimed(state: &Device, device: vk::Device, name: &CStr) -> vk::PFN_vkVoidFunction {
+    if name == c"vkWaitForPresentKHR" && physical_device::is_claimed(ash::khr::present_wait::NAME) {
+        // SAFETY: a function pointer; who calls it knows its signature by its name.
+        return Some(unsafe { std::mem::transmute::<vk::PFN_vkWaitForPresentKHR, Void>(wait_for_present) });
     }
+    let (_, meant, extension) = OTHER_NAMES.iter().find(|(other, ..)| *other == name)?;
+    if !physical_device::is_claimed(extension) {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { state.next.vkGetDeviceProcAddr?(device, meant.as_ptr()) }
 }
 
 /// vkGetDeviceProcAddr: the mock's function if lavapipe has it, or else lavapipe's.
@@ -110,9 +150,14 @@ unsafe fn enables_hidden(info: &vk::DeviceCreateInfo<'_>) -> bool {
 pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::PFN_vkVoidFunction {
     let state = DEVICES.get(device)?;
     // SAFETY: the arguments are passed on as they came.
-    let theirs = unsafe { state.next.vkGetDeviceProcAddr?(device, name) }?;
+    let theirs = unsafe { state.next.vkGetDeviceProcAddr?(device, name) };
     // SAFETY: a null-terminated string.
-    entry::device::find(unsafe { CStr::from_ptr(name) }).or(Some(theirs))
+    let name = unsafe { CStr::from_ptr(name) };
+    match theirs {
+        Some(theirs) => entry::device::find(name).or(Some(theirs)),
+        // SAFETY: a live device.
+        None => unsafe { claimed(&state, device, name) },
+    }
 }
 
 /// vkDestroyDevice.

@@ -3,7 +3,8 @@
 //! For tests alone: of programs that must cope with such memory, Tidemark first of all. It shares no code with Tidemark,
 //! whose witness it is. `TIDEMARK_MOCK` names the [`shape`] of device; `TIDEMARK_MOCK_LOG` a file to which each device
 //! that is destroyed adds a line of what was mapped, flushed and invalidated; `TIDEMARK_MOCK_EXTENSIONS` a comma list of
-//! device extensions that it claims to have, though none of their commands.
+//! device extensions that it claims to have. They can be enabled, but have no commands, except for other names of
+//! lavapipe's own, and for waits for presentation, which waits for nothing.
 //!
 //! - Memory that is not coherent has pages of its own for the host. Only vkFlushMappedMemoryRanges and
 //!   vkInvalidateMappedMemoryRanges join them with the device's: all bytes that they are told, whether the host wrote

@@ -142,8 +142,13 @@ unsafe fn find_budget<'a>(
     None
 }
 
-/// Extensions that the device claims to have, by name alone.
+/// Extensions that the device claims to have.
 const CLAIMS: &str = "TIDEMARK_MOCK_EXTENSIONS";
+
+/// Whether the device claims to have an extension.
+pub(crate) fn is_claimed(extension: &CStr) -> bool {
+    claimed().iter().any(|claim| claim.extension_name_as_c_str() == Ok(extension))
+}
 
 fn claimed() -> Vec<vk::ExtensionProperties> {
     let names = std::env::var(CLAIMS).unwrap_or_default();
