@@ -32,8 +32,10 @@ fn everything_is_there_where_none_is() {
 #[track_caller]
 fn play(mode: &str, part: &str) -> String {
     // All its memory is coherent and cached, so there is nothing to emulate unless asked for.
-    let mock =
-        Driver::mock("lavapipe").with("TIDEMARK_MOCK_EXTENSIONS", audit::hidden_extensions().join(","));
+    let mut claims = audit::hidden_extensions();
+    // With the features that are hidden.
+    claims.extend(["VK_KHR_acceleration_structure", "VK_EXT_opacity_micromap"]);
+    let mock = Driver::mock("lavapipe").with("TIDEMARK_MOCK_EXTENSIONS", claims.join(","));
     let driver = Driver::tidemark_over(&mock).with("TIDEMARK_MODE", mode).with(PART, part);
     let mut child = driver.command(std::env::current_exe().expect("a test has a path"));
     let outcome = expect_success(child.args(["--exact", "part", "--nocapture"]), Duration::from_secs(60));
@@ -73,19 +75,19 @@ fn part() {
         assert_eq!(asked, expected, "{name:?}");
     }
 
-    // Drivers leave structures alone that they do not know, so these features stay on if nobody turns them off.
-    let structures = || {
-        vk::PhysicalDeviceAccelerationStructureFeaturesKHR::default()
-            .acceleration_structure_host_commands(true)
-    };
-    let micromaps = || vk::PhysicalDeviceOpacityMicromapFeaturesEXT::default().micromap_host_commands(true);
-    let (mut asked, mut asked_too) = (structures(), micromaps());
+    let mut asked = vk::PhysicalDeviceAccelerationStructureFeaturesKHR::default();
+    let mut asked_too = vk::PhysicalDeviceOpacityMicromapFeaturesEXT::default();
     let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut asked).push_next(&mut asked_too);
     // SAFETY: a physical device of the live instance, and a valid chain.
     unsafe { instance.get_physical_device_features2(physical, &mut features) };
     let expected = if is_hidden { vk::FALSE } else { vk::TRUE };
     assert_eq!(asked.acceleration_structure_host_commands, expected);
     assert_eq!(asked_too.micromap_host_commands, expected);
+    let structures = || {
+        vk::PhysicalDeviceAccelerationStructureFeaturesKHR::default()
+            .acceleration_structure_host_commands(true)
+    };
+    let micromaps = || vk::PhysicalDeviceOpacityMicromapFeaturesEXT::default().micromap_host_commands(true);
     // Where they are not hidden it is lavapipe that has none of this, and Tidemark says nothing.
     let asked = [result(info().push_next(&mut structures())), result(info().push_next(&mut micromaps()))];
     if is_hidden {

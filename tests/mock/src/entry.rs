@@ -62,6 +62,7 @@ commands! {
     physical_device:
     vkGetPhysicalDeviceProperties = PFN_vkGetPhysicalDeviceProperties(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceProperties) => crate::physical_device::properties;
     vkGetPhysicalDeviceProperties2 | vkGetPhysicalDeviceProperties2KHR = PFN_vkGetPhysicalDeviceProperties2(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceProperties2<'_>) => crate::physical_device::properties2;
+    vkGetPhysicalDeviceFeatures2 | vkGetPhysicalDeviceFeatures2KHR = PFN_vkGetPhysicalDeviceFeatures2(device: vk::PhysicalDevice, features: *mut vk::PhysicalDeviceFeatures2<'_>) => crate::physical_device::features2;
     vkGetPhysicalDeviceMemoryProperties = PFN_vkGetPhysicalDeviceMemoryProperties(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceMemoryProperties) => crate::physical_device::memory_properties;
     vkGetPhysicalDeviceMemoryProperties2 | vkGetPhysicalDeviceMemoryProperties2KHR = PFN_vkGetPhysicalDeviceMemoryProperties2(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceMemoryProperties2<'_>) => crate::physical_device::memory_properties2;
     vkEnumerateDeviceExtensionProperties = PFN_vkEnumerateDeviceExtensionProperties(device: vk::PhysicalDevice, layer: *const c_char, count: *mut u32, properties: *mut vk::ExtensionProperties) -> vk::Result => crate::physical_device::enumerate_extensions;

@@ -116,7 +116,7 @@ pub(crate) unsafe fn memory_properties2(
     };
     state.shape.store(memory);
     // SAFETY: a valid output chain, to whose structures nobody else refers.
-    if let Some(budget) = unsafe { find_budget(chain) } {
+    if let Some(budget) = unsafe { find::<vk::PhysicalDeviceMemoryBudgetPropertiesEXT<'_>>(chain) } {
         // All heaps are taken from one.
         let heaps = state.shape.heap_count();
         let (free, used) = (budget.heap_budget[0], budget.heap_usage[0]);
@@ -125,21 +125,45 @@ pub(crate) unsafe fn memory_properties2(
     }
 }
 
+/// The structure of a type in a chain.
+///
 /// # Safety
 /// `chain` must be null or a valid output chain, to whose structures nothing else refers.
-unsafe fn find_budget<'a>(
-    chain: *mut c_void,
-) -> Option<&'a mut vk::PhysicalDeviceMemoryBudgetPropertiesEXT<'a>> {
+unsafe fn find<'a, T: vk::TaggedStructure>(chain: *mut c_void) -> Option<&'a mut T> {
     let mut at: *mut vk::BaseOutStructure<'_> = chain.cast();
     // SAFETY: each element of a valid chain is null or starts with these two fields.
     while let Some(structure) = unsafe { at.as_ref() } {
-        if structure.s_type == vk::StructureType::PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT {
+        if structure.s_type == T::STRUCTURE_TYPE {
             // SAFETY: the tag tells the type.
-            return unsafe { at.cast::<vk::PhysicalDeviceMemoryBudgetPropertiesEXT<'_>>().as_mut() };
+            return unsafe { at.cast::<T>().as_mut() };
         }
         at = structure.p_next;
     }
     None
+}
+
+/// vkGetPhysicalDeviceFeatures2. The extensions that the device claims to have build on the host, too.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn features2(device: vk::PhysicalDevice, features: *mut vk::PhysicalDeviceFeatures2<'_>) {
+    let Some(state) = PHYSICAL_DEVICES.get(device) else { return };
+    let Some(get) = state.fns.vkGetPhysicalDeviceFeatures2 else { return };
+    // SAFETY: the arguments are passed on as they came; the structure is then filled.
+    let chain = unsafe {
+        get(device, features);
+        (*features).p_next
+    };
+    // SAFETY: a valid output chain, to whose structures nobody else refers.
+    let structures = unsafe { find::<vk::PhysicalDeviceAccelerationStructureFeaturesKHR<'_>>(chain) };
+    if let Some(structures) = structures.filter(|_| is_claimed(ash::khr::acceleration_structure::NAME)) {
+        structures.acceleration_structure_host_commands = vk::TRUE;
+    }
+    // SAFETY: as above.
+    let micromaps = unsafe { find::<vk::PhysicalDeviceOpacityMicromapFeaturesEXT<'_>>(chain) };
+    if let Some(micromaps) = micromaps.filter(|_| is_claimed(ash::ext::opacity_micromap::NAME)) {
+        micromaps.micromap_host_commands = vk::TRUE;
+    }
 }
 
 /// Extensions that the device claims to have.

@@ -88,9 +88,8 @@ fn sees_tidemark(command: &str) -> bool {
             "vkGetPhysicalDeviceFeatures2" => {
                 let get =
                     function::<vk::PFN_vkGetPhysicalDeviceFeatures2>(library, instance.handle(), command);
-                // Lavapipe leaves the structure alone, so that the feature stays on unless it is turned off.
-                let mut micromaps =
-                    vk::PhysicalDeviceOpacityMicromapFeaturesEXT::default().micromap_host_commands(true);
+                // The mock has it.
+                let mut micromaps = vk::PhysicalDeviceOpacityMicromapFeaturesEXT::default();
                 let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut micromaps);
                 get(physical, &raw mut features);
                 micromaps.micromap_host_commands == vk::FALSE

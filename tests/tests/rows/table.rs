@@ -86,6 +86,8 @@ pub const NEWER: &[&str] = &[
 /// Names of extensions that neither has, so that the mock claims to.
 pub const CLAIMED: &[(&str, &str)] = &[
     ("vkEnumerateDeviceExtensionProperties", "VK_NV_ray_tracing"),
+    ("vkGetPhysicalDeviceFeatures2", "VK_EXT_opacity_micromap"),
+    ("vkGetPhysicalDeviceFeatures2KHR", "VK_EXT_opacity_micromap"),
     ("vkCmdDrawIndirectCountAMD", "VK_AMD_draw_indirect_count"),
     ("vkCmdDrawIndexedIndirectCountAMD", "VK_AMD_draw_indirect_count"),
     ("vkWaitForPresentKHR", "VK_KHR_present_id,VK_KHR_present_wait"),
