@@ -10,6 +10,12 @@ pub(crate) const CHECKS: &[super::Check] =
 
 fn ten_thousand_mapped_allocations() -> Verdict {
     let gpu = Gpu::new()?;
+    // SAFETY: a live physical device.
+    let limits = unsafe { gpu.instance.get_physical_device_properties(gpu.physical) }.limits;
+    // With room for a few more.
+    if limits.max_memory_allocation_count < 10_010 {
+        return Ok(Outcome::Skipped("the device has no room for ten thousand allocations"));
+    }
     let sample = gpu.coherent(4096)?;
     // SAFETY: a live buffer.
     let bits = unsafe { gpu.device.get_buffer_memory_requirements(sample.buffer) }.memory_type_bits;

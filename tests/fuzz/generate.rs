@@ -1,7 +1,7 @@
 //! Makes a program out of a seed: operations at random, of which the model takes those that are valid.
 
 use crate::model::Model;
-use crate::program::{Abilities, BUFFER_ALIGNMENT, BufferPlan, ListPlan, MemoryPlan, Op, Program, World};
+use crate::program::{Abilities, BufferPlan, ListPlan, MemoryPlan, Op, Program, World};
 use crate::random::Random;
 
 mod batches;
@@ -40,7 +40,7 @@ fn world(random: &mut Random, abilities: Abilities) -> World {
             }
             // Some lie on top of the one before.
             let overlap = if random.chance(10) { random.below(end.min(5000)) } else { 0 };
-            let offset = (end - overlap).next_multiple_of(BUFFER_ALIGNMENT);
+            let offset = (end - overlap).next_multiple_of(abilities.buffer_alignment);
             end = end.max(offset + size) + if random.chance(30) { random.below(300) } else { 0 };
             world.buffers.push(BufferPlan { memory, offset, size });
         }

@@ -1,6 +1,6 @@
 //! Plays programs on the device, and compares every byte the host may look at with the model's.
 
-use crate::program::{Abilities, Program, Work};
+use crate::program::{Abilities, OFFSET_ALIGNMENT, Program, Work};
 use ash::vk;
 use session::Session;
 use tidemark_tests::{Gpu, compile_shader};
@@ -20,6 +20,8 @@ pub(crate) struct Player {
     /// For sets that are bound once they are complete, and for those that may be updated later.
     kinds: [SetKind; 2],
     scratch: access::Scratch,
+    /// What programs for this device may do.
+    pub(crate) abilities: Abilities,
 }
 
 /// What goes with descriptor sets of one kind.
@@ -42,17 +44,37 @@ fn said(command: &'static str) -> impl Fn(vk::Result) -> String {
     move |error| format!("{command} returned {error}")
 }
 
+/// What a program does with each of its buffers; where they have device addresses, that comes on top.
+const USAGE: vk::BufferUsageFlags =
+    vk::BufferUsageFlags::from_raw(audit::COPIES.as_raw() | vk::BufferUsageFlags::STORAGE_BUFFER.as_raw());
+
+/// How the device wants buffers aligned.
+fn buffer_alignment(gpu: &Gpu) -> Result<u32, String> {
+    let mut usage = USAGE;
+    if gpu.has_buffer_device_address {
+        usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
+    }
+    let info = vk::BufferCreateInfo::default().size(4).usage(usage);
+    // SAFETY: a valid create info; the buffer is never used.
+    let alignment = unsafe {
+        let buffer = gpu.device.create_buffer(&info, None).map_err(said("vkCreateBuffer"))?;
+        let needs = gpu.device.get_buffer_memory_requirements(buffer);
+        gpu.device.destroy_buffer(buffer, None);
+        needs.alignment
+    };
+    let usable =
+        u32::try_from(alignment).ok().filter(|&alignment| OFFSET_ALIGNMENT.is_multiple_of(alignment));
+    usable.ok_or_else(|| format!("buffers of this device are aligned to {alignment}"))
+}
+
 impl Player {
     pub(crate) fn new() -> Result<Self, String> {
         let gpu = Gpu::new()?;
-        let kinds = [false, gpu.has_update_after_bind];
-        let kinds = [SetKind::new(&gpu.device, kinds[0])?, SetKind::new(&gpu.device, kinds[1])?];
-        Ok(Self { gpu, kinds, scratch: access::Scratch::new()? })
-    }
-
-    /// What programs for this device may do.
-    pub(crate) fn abilities(&self) -> Abilities {
-        Abilities { update_after_bind: self.gpu.has_update_after_bind }
+        let update_after_bind = gpu.has_update_after_bind;
+        let kinds = [SetKind::new(&gpu.device, false)?, SetKind::new(&gpu.device, update_after_bind)?];
+        let buffer_alignment = buffer_alignment(&gpu)?.max(Abilities::default().buffer_alignment);
+        let abilities = Abilities { update_after_bind, buffer_alignment };
+        Ok(Self { gpu, kinds, scratch: access::Scratch::new()?, abilities })
     }
 
     /// Plays a program that is valid as it stands. After a failure the device is in no state to go on.

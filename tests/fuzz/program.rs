@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-/// Alignment of buffers in their memory, at least what devices ask for.
-pub(crate) const BUFFER_ALIGNMENT: u32 = 64;
+/// Alignment of buffers in their memory: what suffices for most devices.
+const BUFFER_ALIGNMENT: u32 = 64;
 /// Alignment of descriptors in their buffer, and of explicit flushes: the most that devices may ask for.
 pub(crate) const OFFSET_ALIGNMENT: u32 = 256;
 /// The image that copies go through has texels of one byte, in that many columns and rows.
@@ -25,10 +25,18 @@ impl Program {
 }
 
 /// What not every device can do. One seed stands for one program among those for devices that can do the same.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Abilities {
     /// Descriptor sets may be updated after they were bound.
     pub(crate) update_after_bind: bool,
+    /// How buffers are aligned in their memory: a divisor of [`OFFSET_ALIGNMENT`].
+    pub(crate) buffer_alignment: u32,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Self { update_after_bind: false, buffer_alignment: BUFFER_ALIGNMENT }
+    }
 }
 
 /// What there is before the first operation.

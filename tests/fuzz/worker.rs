@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 const BEGIN: &str = "begin ";
 const FAILED: &str = "failed ";
 const DONE: &str = "done ";
-/// What the first of these ends with if sets may be updated after they were bound.
+/// What the first of these goes on with, behind the seed: how buffers are aligned, and if so that sets may be updated after
+/// they were bound.
+const ALIGNED: &str = " aligned ";
 const LATE: &str = " late";
 
 /// How long a worker may be silent: a program takes milliseconds.
@@ -48,12 +50,13 @@ pub(crate) fn work(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let abilities = player.abilities();
+    let abilities = player.abilities;
+    let late = if abilities.update_after_bind { LATE } else { "" };
     let start = Instant::now();
     let mut played = 0;
     while played < options.programs && start.elapsed() < options.time {
         let seed = options.seed + played;
-        println!("{BEGIN}{seed}{}", if abilities.update_after_bind { LATE } else { "" });
+        println!("{BEGIN}{seed}{ALIGNED}{}{late}", abilities.buffer_alignment);
         if let Err(Failure { number, what }) = player.play(&program(options, seed, abilities)) {
             println!("{FAILED}{number} {what}");
             let _ = std::io::stdout().flush();
@@ -119,7 +122,10 @@ fn watch(options: &Options, lines: &Receiver<String>) -> Result<(), Found> {
         };
         if let Some(begun) = line.strip_prefix(BEGIN) {
             abilities.update_after_bind = begun.ends_with(LATE);
-            seed = begun.trim_end_matches(LATE).parse().ok();
+            let parsed = begun.trim_end_matches(LATE).split_once(ALIGNED);
+            seed = parsed.and_then(|(seed, _)| seed.parse().ok());
+            let alignment = parsed.and_then(|(_, alignment)| alignment.parse().ok());
+            abilities.buffer_alignment = alignment.unwrap_or(abilities.buffer_alignment);
             if options.is_verbose {
                 println!("program {begun}");
                 seed.iter().for_each(|&seed| print!("{}", program(options, seed, abilities)));

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::effects::UNDEFINED;
 use crate::model::Model;
-use crate::program::{BUFFER_ALIGNMENT, Binding, Means, Op, Pieces, Program};
+use crate::program::{Binding, Means, Op, Pieces, Program};
 use crate::spans::Spans;
 use ash::vk;
 use std::collections::HashMap;
@@ -103,7 +103,7 @@ impl<'a> Session<'a> {
         let (gpu, world) = (&self.player.gpu, self.model.world);
         let plan = &world.memories[memory];
         let has_addresses = plan.has_addresses && gpu.has_buffer_device_address;
-        let mut usage = super::audit::COPIES | vk::BufferUsageFlags::STORAGE_BUFFER;
+        let mut usage = super::USAGE;
         if has_addresses {
             usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
         }
@@ -115,7 +115,7 @@ impl<'a> Session<'a> {
                 unsafe { gpu.device.create_buffer(&info, None) }.map_err(said("vkCreateBuffer"))?;
             // SAFETY: a live buffer.
             let needs = unsafe { gpu.device.get_buffer_memory_requirements(self.buffers[index]) };
-            if u64::from(BUFFER_ALIGNMENT) % needs.alignment != 0 {
+            if u64::from(self.player.abilities.buffer_alignment) % needs.alignment != 0 {
                 return Err(format!("buffers of this device are aligned to {}", needs.alignment));
             }
             size = size.max(u64::from(plan.offset) + needs.size);
