@@ -1,7 +1,8 @@
 //! Where cargo left what this workspace builds, seen from the test that is running.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::{env, fs, thread};
 
 /// The driver, `libvulkan_tidemark.so`, of the running test's profile.
 ///
@@ -19,6 +20,24 @@ pub fn driver_library() -> PathBuf {
 #[must_use]
 pub fn mock_library() -> PathBuf {
     library("libvulkan_tidemark_mock.so")
+}
+
+/// The folder that `tests/fetch-drivers` made under this name. Where it could not, `None`, which standard error is told;
+/// on CI, where the variable of this name is set, nothing may be missing.
+///
+/// # Panics
+/// When it is missing on CI.
+pub(crate) fn fetched(name: &str) -> Option<PathBuf> {
+    let folder = profile_dir().parent().unwrap_or(Path::new("/")).join("drivers").join(name);
+    if folder.exists() {
+        return Some(folder);
+    }
+    let what = format!("no {}: run tests/fetch-drivers, which says why it cannot be had", folder.display());
+    assert!(env::var_os("CI").is_none(), "{what}");
+    // Straight to standard error: of tests that pass, cargo shows nothing that they print.
+    let current = thread::current();
+    let _ = writeln!(io::stderr(), "{}: skipped: {what}", current.name().unwrap_or("a test"));
+    None
 }
 
 fn library(name: &str) -> PathBuf {

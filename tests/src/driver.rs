@@ -71,6 +71,17 @@ impl Driver {
         }
     }
 
+    /// The driver that `tests/fetch-drivers` got under this name; `None` if it could not be had, which is said.
+    ///
+    /// # Panics
+    /// When it is missing on CI.
+    #[must_use]
+    pub fn fetched(name: &str) -> Option<Self> {
+        let folder = built::fetched(name)?;
+        // Beside the driver lie libraries newer than the system's.
+        Some(Self::at(folder.join("manifest.json")).with("LD_LIBRARY_PATH", folder))
+    }
+
     /// The Tidemark of this workspace over lavapipe, every mapping emulated.
     ///
     /// # Panics

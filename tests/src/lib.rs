@@ -6,6 +6,7 @@
 
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
+pub mod applications;
 mod built;
 mod display;
 mod driver;

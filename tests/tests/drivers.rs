@@ -1,0 +1,130 @@
+//! Tidemark over software drivers other than the installed one, which all other tests are about: Mesa's of the backports
+//! (Vulkan 1.4), and SwiftShader.
+//!
+//! `tests/fetch-drivers` gets them. A driver that could not be had is skipped, and said so; on CI it must be there.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tidemark_tests::applications::{cubes, device_name, persistent_buffers, sample, summary};
+use tidemark_tests::{Driver, Xvfb, expect_success, program};
+
+const CHECKS: &str = env!("CARGO_BIN_EXE_coherency-checks");
+const FUZZ: &str = env!("CARGO_BIN_EXE_coherency-fuzz");
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A check that a driver cannot be put to, and why.
+type Skip = (&'static str, &'static str);
+
+const NO_BUDGET: Skip = ("memory-budget", "VK_EXT_memory_budget is not there");
+const NO_LATE_UPDATE: Skip =
+    ("descriptors-updated-after-recording", "no storage buffer may be updated after it was bound");
+const FEW_ALLOCATIONS: Skip =
+    ("ten-thousand-mapped-allocations", "the device has no room for ten thousand allocations");
+/// In mode auto Tidemark adds nothing to such a driver.
+const ALL_IS_COHERENT: Skip = ("cached-memory-flushed", "no memory type is cached and not coherent");
+
+/// What is fetched, and what each of them cannot do.
+const FETCHED: [(&str, &[Skip]); 2] =
+    [("lavapipe-backports", &[]), ("swiftshader", &[NO_BUDGET, FEW_ALLOCATIONS])];
+
+/// Those that could be had.
+fn fetched() -> impl Iterator<Item = (Driver, &'static [Skip])> {
+    FETCHED.into_iter().filter_map(|(name, skips)| Some((Driver::fetched(name)?, skips)))
+}
+
+fn tidemark(backing: &Driver, mode: &str) -> Driver {
+    Driver::tidemark_over(backing).with("TIDEMARK_MODE", mode)
+}
+
+#[test]
+fn vulkaninfo_can_ask_everything() {
+    let display = Xvfb::start();
+    for (backing, _) in fetched() {
+        let name = format!("Tidemark ({})", device_name(&backing));
+        for mode in ["always", "auto"] {
+            let driver = tidemark(&backing, mode);
+            let mut command = driver.command(program("vulkaninfo"));
+            display.attach(&mut command);
+            let outcome = expect_success(&mut command, LIMIT);
+            assert!(outcome.stdout.contains("VK_KHR_xcb_surface"), "no surface: {}", outcome.report());
+            assert_eq!(device_name(&driver), name);
+            // Of the version of the backing driver, whichever that is.
+            assert_eq!(summary(&driver, "apiVersion"), summary(&backing, "apiVersion"), "{name}");
+        }
+    }
+}
+
+/// Every check passes, but for those that the driver cannot be put to.
+#[track_caller]
+fn expect_checks(driver: &Driver, skips: &[Skip]) {
+    let outcome = expect_success(&mut driver.command(CHECKS), LIMIT);
+    let skipped = outcome.stdout.lines().filter_map(|line| line.strip_prefix("skipped ")?.split_once(": "));
+    let (skipped, known): (BTreeSet<_>, BTreeSet<_>) = (skipped.collect(), skips.iter().copied().collect());
+    // A newer version of a driver may do more.
+    assert!(skipped.is_subset(&known), "{:?} is new: {}", &skipped - &known, outcome.report());
+    let passed = outcome.stdout.lines().filter(|line| line.starts_with("passed ")).count();
+    assert!(passed > 35, "too few checks: {}", outcome.report());
+}
+
+#[test]
+fn the_checks_pass_in_mode_always() {
+    expect_checks(&Driver::tidemark(), &[NO_BUDGET, NO_LATE_UPDATE]);
+    fetched().for_each(|(backing, skips)| expect_checks(&tidemark(&backing, "always"), skips));
+}
+
+#[test]
+fn the_checks_pass_in_mode_auto() {
+    let installed = [NO_BUDGET, NO_LATE_UPDATE, ALL_IS_COHERENT];
+    expect_checks(&tidemark(&Driver::lavapipe(), "auto"), &installed);
+    for (backing, skips) in fetched() {
+        expect_checks(&tidemark(&backing, "auto"), &[skips, &[ALL_IS_COHERENT]].concat());
+    }
+}
+
+#[test]
+fn nothing_is_found_by_the_fuzzer() {
+    for (backing, _) in fetched() {
+        for (mode, seconds) in [("always", "3"), ("auto", "1")] {
+            let driver = tidemark(&backing, mode);
+            let mut command = driver.command(FUZZ);
+            let outcome = expect_success(command.args(["--seed", "1", "--seconds", seconds]), LIMIT);
+            assert!(outcome.stdout.contains("\npassed: "), "{}", outcome.report());
+        }
+    }
+}
+
+#[test]
+fn the_sample_makes_the_same_picture() {
+    for (backing, _) in fetched() {
+        let expected = sample(&backing, None);
+        for mode in ["always", "auto"] {
+            expected.expect_identical(&sample(&tidemark(&backing, mode), None), "sample-on-another-driver");
+        }
+    }
+}
+
+#[test]
+fn vkcube_draws_the_same_cube() {
+    for (backing, _) in fetched() {
+        let (expected, actual) = cubes(&backing, &tidemark(&backing, "always"), 30);
+        expected.expect_identical(&actual, "vkcube-on-another-driver");
+    }
+}
+
+/// Over SwiftShader, too, where Zink offers but OpenGL 2.1, with the extension that these buffers need.
+#[test]
+fn persistent_opengl_buffers_work() {
+    fetched().for_each(|(backing, _)| persistent_buffers(&tidemark(&backing, "always")));
+}
+
+/// The negative control: these tests see memory that Tidemark emulates over each of the drivers.
+#[test]
+fn the_checks_fail_without_flush_or_readback() {
+    for (backing, _) in fetched() {
+        for (debug, name) in [("noflush", "queue-submit"), ("noreadback", "wait-for-fences")] {
+            let broken = tidemark(&backing, "always").with("TIDEMARK_DEBUG", debug);
+            let outcome = tidemark_tests::run(broken.command(CHECKS).arg(name), LIMIT);
+            assert!(outcome.stdout.starts_with(&format!("failed {name}: byte ")), "{}", outcome.report());
+        }
+    }
+}
