@@ -22,6 +22,11 @@ pub fn mock_library() -> PathBuf {
     library("libvulkan_tidemark_mock.so")
 }
 
+/// The loader below Tidemark, likewise.
+pub(crate) fn loader_below_library() -> PathBuf {
+    library("libtidemark_loader_below.so")
+}
+
 /// The folder that `tests/fetch-drivers` made under this name. Where it could not, `None`, which standard error is told;
 /// on CI, where the variable of this name is set, nothing may be missing.
 ///

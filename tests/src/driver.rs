@@ -3,11 +3,12 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::{Scratch, built};
+use crate::{Scratch, built, library};
 
 /// A Vulkan driver, by its manifest, and the environment that goes with it.
 #[derive(Clone, Debug)]
@@ -123,6 +124,36 @@ impl Driver {
         let manifest = scratch.file("icd.json");
         write_manifest(&manifest, library, "1.3.0");
         Self { scratch: vec![Arc::new(scratch)], ..Self::at(manifest) }
+    }
+
+    /// The Tidemark of this workspace over `backing`, every mapping emulated, and turned over: the Vulkan loader lies
+    /// between the two, so that the layers of an application see what Tidemark asks of `backing`.
+    ///
+    /// For applications that open libvulkan.so.1 and find everything by its vkGetInstanceProcAddr.
+    ///
+    /// # Panics
+    /// When something is missing.
+    #[must_use]
+    pub fn tidemark_above_the_loader(backing: &Self) -> Self {
+        let scratch = Scratch::new();
+        let library = built::loader_below_library();
+        if let Err(error) = symlink(&library, scratch.file("libvulkan.so.1")) {
+            panic!("cannot link {} into {}: {error}", library.display(), scratch.path().display());
+        }
+        let path = "LD_LIBRARY_PATH";
+        let mut folders = vec![scratch.path().to_owned()];
+        let of_backing = backing.environment.iter().filter(|(key, _)| key == path);
+        folders.extend(of_backing.flat_map(|(_, value)| env::split_paths(value)));
+        let folders = env::join_paths(folders).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut driver = backing
+            .clone()
+            .with("TIDEMARK_BACKING", library)
+            .with("TIDEMARK_MODE", "always")
+            .with("TIDEMARK_LOADER_BELOW", library::loader())
+            .with("TIDEMARK_LOADER_BELOW_DRIVER", built::driver_library())
+            .with(path, folders);
+        driver.scratch.push(Arc::new(scratch));
+        driver
     }
 
     /// The same driver with one more environment variable, or another value for it.

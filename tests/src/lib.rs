@@ -15,6 +15,7 @@ mod library;
 mod picture;
 mod run;
 mod scratch;
+mod validation;
 mod vulkaninfo;
 mod x11;
 
@@ -26,4 +27,5 @@ pub use library::Library;
 pub use picture::{Difference, Picture};
 pub use run::{Outcome, expect_failure, expect_success, find_program, program, run};
 pub use scratch::Scratch;
+pub use validation::Validation;
 pub use vulkaninfo::{memory_types, vulkaninfo};

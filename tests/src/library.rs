@@ -1,9 +1,9 @@
 //! A driver's library, looked into as the loader does: without it.
 
 use ash::vk;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A loaded Vulkan driver.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,26 @@ impl Library {
         // SAFETY: a valid create info.
         unsafe { entry.create_instance(&info, None) }.expect("cannot create an instance")
     }
+}
+
+/// The file of the Vulkan loader that programs find by its name.
+///
+/// # Panics
+/// When it is not installed.
+pub(crate) fn loader() -> PathBuf {
+    // SAFETY: the loader, which any process may load; the handle is never closed.
+    let symbol = unsafe {
+        let handle = libc::dlopen(c"libvulkan.so.1".as_ptr(), libc::RTLD_NOW);
+        assert!(!handle.is_null(), "libvulkan.so.1 cannot be opened: run tests/setup");
+        libc::dlsym(handle, c"vkGetInstanceProcAddr".as_ptr())
+    };
+    // SAFETY: plain data, for which zeros are a value.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    // SAFETY: looks the address up in the list of loaded objects, without touching what it points to.
+    let found = unsafe { libc::dladdr(symbol, &raw mut info) } != 0 && !info.dli_fname.is_null();
+    assert!(found, "libvulkan.so.1 has no vkGetInstanceProcAddr");
+    // SAFETY: the linker's own string, which lives as long as the object.
+    OsStr::from_bytes(unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes()).into()
 }
 
 fn address(function: vk::PFN_vkVoidFunction) -> usize {
