@@ -80,23 +80,23 @@ fn buffer_image_copies2() -> Verdict {
 fn copy_query_results() -> Verdict {
     let gpu = Gpu::new()?;
     let device = &gpu.device;
-    let results = gpu.coherent(16)?;
+    let results = gpu.coherent(8)?;
     let info = vk::QueryPoolCreateInfo::default().query_type(vk::QueryType::OCCLUSION).query_count(1);
     // SAFETY: a valid create info; destroyed below.
     let pool = unsafe { device.create_query_pool(&info, None) }?;
-    let flags =
-        vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WITH_AVAILABILITY | vk::QueryResultFlags::WAIT;
+    let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WAIT;
     // SAFETY: live objects.
     let commands = gpu.record(|commands| unsafe {
         device.cmd_reset_query_pool(commands, pool, 0, 1);
         device.cmd_begin_query(commands, pool, 0, vk::QueryControlFlags::empty());
         device.cmd_end_query(commands, pool, 0);
-        device.cmd_copy_query_pool_results(commands, pool, 0, 1, results.buffer, 0, 16, flags);
+        device.cmd_copy_query_pool_results(commands, pool, 0, 1, results.buffer, 0, 8, flags);
     })?;
     for _ in 0..3 {
         results.fill(0xaa);
         gpu.run(commands)?;
-        results.expect(|offset| u8::from(offset == if cfg!(target_endian = "big") { 15 } else { 8 }))?;
+        // Nothing was drawn.
+        results.expect(|_| 0)?;
     }
     // SAFETY: nothing is pending.
     unsafe { device.destroy_query_pool(pool, None) };

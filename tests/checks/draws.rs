@@ -180,7 +180,7 @@ fn draw_indexed_indirect() -> Verdict {
 /// The count lies in a buffer of its own.
 fn draw_indirect_count() -> Verdict {
     let Some(scene) = Scene::new()? else { return Ok(NO_STORES) };
-    if command!(scene.gpu, vkCmdDrawIndirectCount: PFN_vkCmdDrawIndirectCount).is_none() {
+    if !scene.gpu.has_draw_indirect_count {
         return Ok(NO_COUNTS);
     }
     let (draws, count) = (scene.indirect()?, scene.indirect()?);
@@ -196,7 +196,7 @@ fn draw_indirect_count() -> Verdict {
 
 fn draw_indexed_indirect_count() -> Verdict {
     let Some(scene) = Scene::new()? else { return Ok(NO_STORES) };
-    if command!(scene.gpu, vkCmdDrawIndexedIndirectCount: PFN_vkCmdDrawIndexedIndirectCount).is_none() {
+    if !scene.gpu.has_draw_indirect_count {
         return Ok(NO_COUNTS);
     }
     let (draws, count, indices) = (scene.indirect()?, scene.indirect()?, scene.indices()?);

@@ -21,6 +21,8 @@ pub struct Gpu {
     pub has_buffer_device_address: bool,
     /// Whether storage buffers may be bound to descriptors after these were bound to a command buffer.
     pub has_update_after_bind: bool,
+    /// Whether draws may take their count from a buffer.
+    pub has_draw_indirect_count: bool,
     /// Whether presentations may have numbers.
     pub has_present_id: bool,
     /// The extensions that are enabled.
@@ -184,18 +186,25 @@ impl Gpu {
     pub fn with_names(names: &[CString]) -> Result<Self, String> {
         let failed = |what: &'static str| move |error: vk::Result| format!("{what} returned {error}");
         let entry = load()?;
-        // The newest there is: a device is of the version that it knows.
-        let application = vk::ApplicationInfo::default().api_version(vk::make_api_version(0, 1, 4, 0));
         // SAFETY: no layer is asked about.
         let offered = unsafe { entry.enumerate_instance_extension_properties(None) };
         let offered = offered.map_err(failed("vkEnumerateInstanceExtensionProperties"))?;
         let extensions: Vec<_> =
             intersect(&INSTANCE_EXTENSIONS, &offered).iter().map(|name| name.as_ptr()).collect();
-        let info = vk::InstanceCreateInfo::default()
-            .application_info(&application)
-            .enabled_extension_names(&extensions);
-        // SAFETY: valid create infos, here and below; handles are destroyed in `drop`, in reverse order.
-        let instance = unsafe { entry.create_instance(&info, None) }.map_err(failed("vkCreateInstance"))?;
+        let create = |version| {
+            let application = vk::ApplicationInfo::default().api_version(version);
+            let info = vk::InstanceCreateInfo::default()
+                .application_info(&application)
+                .enabled_extension_names(&extensions);
+            // SAFETY: valid create infos, here and below; handles are destroyed in `drop`, in reverse order.
+            unsafe { entry.create_instance(&info, None) }
+        };
+        // The newest there is: a device is of the version that it knows. SwiftShader will have none but its own.
+        let instance = match create(vk::make_api_version(0, 1, 4, 0)) {
+            Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER) => create(vk::API_VERSION_1_3),
+            result => result,
+        };
+        let instance = instance.map_err(failed("vkCreateInstance"))?;
         // SAFETY: a live instance.
         let physical =
             unsafe { instance.enumerate_physical_devices() }.map_err(failed("vkEnumeratePhysicalDevices"))?;
@@ -214,6 +223,10 @@ impl Gpu {
         let extension_names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
         let mut features = Features::of(&instance, physical);
         let has_buffer_device_address = features.vulkan12.buffer_device_address == vk::TRUE;
+        let has_draw_indirect_count = features.vulkan12.draw_indirect_count == vk::TRUE
+            || [ash::khr::draw_indirect_count::NAME, ash::amd::draw_indirect_count::NAME]
+                .iter()
+                .any(|name| extensions.contains(name));
         let has_update_after_bind =
             features.vulkan12.descriptor_binding_storage_buffer_update_after_bind == vk::TRUE;
         let has_present_id = features.present_id.present_id == vk::TRUE;
@@ -250,6 +263,7 @@ impl Gpu {
             physical,
             has_buffer_device_address,
             has_update_after_bind,
+            has_draw_indirect_count,
             has_present_id,
             extensions,
             names,
