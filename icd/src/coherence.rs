@@ -23,6 +23,7 @@ use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Batches, Point, Progress};
 use crate::references::Uses;
 use crate::tables::{COMMAND_BUFFERS, HandleMap};
+use crate::transfer::TransferQueue;
 use ash::vk::{self, Handle};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, RwLock};
@@ -36,6 +37,8 @@ pub(crate) struct Coherence {
     pub(crate) costs: Option<Costs>,
     /// Whether Tidemark itself submits to queues that the application uses.
     pub(crate) shares_queues: bool,
+    /// What carries staged copies, on devices with memory that is staged.
+    pub(crate) transfers: Option<Arc<TransferQueue>>,
     /// Every allocation of an emulated type.
     pub(crate) memories: RwLock<HandleMap<Arc<Memory>>>,
     /// Those that any batch may use, by [`Memory::key`].
@@ -51,8 +54,8 @@ pub(crate) struct Coherence {
 }
 
 impl Coherence {
-    /// For a device called `name` in the profile.
-    pub(crate) fn new(name: &str) -> Self {
+    /// For a device called `name` in the profile, with staged copies by `transfers`.
+    pub(crate) fn new(name: &str, transfers: Option<Arc<TransferQueue>>) -> Self {
         let choice = Config::get().tracker;
         let tracker = tracker::select(choice);
         log::info!("{name}: tracking writes by {}", tracker.name());
@@ -61,8 +64,8 @@ impl Coherence {
         Self {
             costs: costs(&arena, choice),
             arena: arena.reading_back(Config::get().readback),
-            // Every transfer is a copy by the CPU.
-            shares_queues: false,
+            shares_queues: transfers.as_ref().is_some_and(|transfers| transfers.is_shared()),
+            transfers,
             memories: RwLock::default(),
             reachable: RwLock::default(),
             active: Mutex::default(),
@@ -219,7 +222,10 @@ impl Device {
         if active.is_empty() {
             return;
         }
-        measured(Counter::FlushNanoseconds, || active.iter().for_each(|memory| memory.flush_in_flight()));
+        measured(Counter::FlushNanoseconds, || {
+            active.iter().for_each(|memory| memory.flush_in_flight());
+            coherence.transfers.iter().for_each(|transfers| transfers.before_signal());
+        });
     }
 
     /// The host is about to use memory of images itself, by `access`: as a batch would that may use all that is reachable.
@@ -230,6 +236,8 @@ impl Device {
             flush(memory, mirror, 0..memory.len() as u64);
             share(mirror, 0..memory.len() as u64);
         }
+        // The host is to find there what it wrote.
+        self.transfers().inspect(|transfers| transfers.finish());
         let result = access();
         mirrors.iter().for_each(|(memory, mirror)| readback(memory, mirror, 0..memory.len() as u64));
         result

@@ -37,6 +37,32 @@ impl Display for Mode {
     }
 }
 
+/// How bytes cross between host views and device memory, where there is a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transfer {
+    /// By aperture where the backing memory is host-visible, else staged. Never in place, which is not coherent to the byte.
+    #[default]
+    Auto,
+    /// Copies by the CPU, through the backing driver's mapping.
+    Aperture,
+    /// Copies by the device, through staging memory.
+    Staged,
+}
+
+impl Transfer {
+    const ALL: [Self; 3] = [Self::Auto, Self::Aperture, Self::Staged];
+}
+
+impl Display for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Aperture => "aperture",
+            Self::Staged => "staged",
+        })
+    }
+}
+
 /// Steps of the protocol to leave out, so that the tests which must then fail can be seen to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Debug {
@@ -101,6 +127,8 @@ pub struct Config {
     pub mode: Mode,
     /// `TIDEMARK_TRACKER`.
     pub tracker: tracker::Choice,
+    /// `TIDEMARK_TRANSFER`.
+    pub transfer: Transfer,
     /// `TIDEMARK_READBACK`.
     pub readback: Readback,
     /// `TIDEMARK_DEBUG`.
@@ -112,10 +140,11 @@ pub struct Config {
 }
 
 /// The variables' names.
-pub const VARIABLES: [&str; 7] = [
+pub const VARIABLES: [&str; 8] = [
     "TIDEMARK_BACKING",
     "TIDEMARK_MODE",
     "TIDEMARK_TRACKER",
+    "TIDEMARK_TRANSFER",
     "TIDEMARK_READBACK",
     "TIDEMARK_DEBUG",
     "TIDEMARK_LOG",
@@ -155,6 +184,7 @@ impl Config {
         }
         let mode = text("TIDEMARK_MODE", &mut warnings);
         let tracker = text("TIDEMARK_TRACKER", &mut warnings);
+        let transfer = text("TIDEMARK_TRANSFER", &mut warnings);
         let readback = text("TIDEMARK_READBACK", &mut warnings);
         let log = text("TIDEMARK_LOG", &mut warnings);
         let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -168,6 +198,7 @@ impl Config {
                 tracker::Choice::Auto,
                 &mut warnings,
             ),
+            transfer: choose("TIDEMARK_TRANSFER", transfer, &Transfer::ALL, Transfer::Auto, &mut warnings),
             readback: choose("TIDEMARK_READBACK", readback, &Readback::ALL, Readback::Auto, &mut warnings),
             debug,
             log: choose("TIDEMARK_LOG", log, &crate::logger::LEVELS, LevelFilter::Warn, &mut warnings),
@@ -211,7 +242,7 @@ mod tests {
     fn nothing_set_is_the_default_and_no_warning() {
         let (config, warnings) = parse(&[]);
         assert_eq!((config.mode, config.tracker, config.debug), Default::default());
-        assert_eq!(config.readback, Readback::Auto);
+        assert_eq!((config.transfer, config.readback), (Transfer::Auto, Readback::Auto));
         assert_eq!(config.log, LevelFilter::Warn);
         assert!(warnings.is_empty());
     }
@@ -221,12 +252,13 @@ mod tests {
         let (config, warnings) = parse(&[
             ("TIDEMARK_MODE", "always"),
             ("TIDEMARK_TRACKER", "compare"),
+            ("TIDEMARK_TRANSFER", "staged"),
             ("TIDEMARK_READBACK", "lazy"),
             ("TIDEMARK_DEBUG", "noflush, noreadback, pass:vkCmdFillBuffer,pass:vkMapMemory2KHR"),
             ("TIDEMARK_LOG", "trace"),
         ]);
         assert_eq!((config.mode, config.tracker), (Mode::Always, tracker::Choice::Compare));
-        assert_eq!(config.readback, Readback::Lazy);
+        assert_eq!((config.transfer, config.readback), (Transfer::Staged, Readback::Lazy));
         let passed = vec!["vkCmdFillBuffer", "vkMapMemory2KHR"];
         assert_eq!(config.debug, Debug { no_flush: true, no_readback: true, passed, ..Debug::default() });
         assert!(config.debug.passes(&["vkMapMemory2", "vkMapMemory2KHR"]));

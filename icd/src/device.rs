@@ -7,6 +7,7 @@ use crate::offered::Offer;
 use crate::physical_device::PhysicalDevice;
 use crate::queue::{self, Queue};
 use crate::tables::{DEVICES, PHYSICAL_DEVICES, QUEUES};
+use crate::transfer::{Plan, TransferQueue};
 use ash::vk::{self, Handle};
 use std::ffi::{CStr, c_char};
 use std::slice;
@@ -32,6 +33,11 @@ impl Device {
     /// Whether Tidemark itself submits to queues that the application uses.
     pub(crate) fn shares_queues(&self) -> bool {
         self.coherence.as_ref().is_some_and(|coherence| coherence.shares_queues)
+    }
+
+    /// What carries staged copies, if any.
+    pub(crate) fn transfers(&self) -> Option<&Arc<TransferQueue>> {
+        self.coherence.as_ref()?.transfers.as_ref()
     }
 
     /// Its queues that were fetched, by their handles.
@@ -84,7 +90,11 @@ pub(crate) unsafe fn create(
     if !offers.is_empty() {
         info = info.enabled_extension_names(&names);
     }
-    // SAFETY: the arguments are passed on as they came, but for names that the backing driver does not know.
+    let backing = state.instance.commands();
+    // SAFETY: a valid create info of a device of this instance.
+    let plan = state.memory.stages().then(|| unsafe { Plan::new(&backing, physical, &info) }).flatten();
+    plan.iter().for_each(|plan| plan.apply(&mut info));
+    // SAFETY: the arguments are passed on as they came, but for names that the backing driver does not know, and the queues.
     let result = unsafe { create(physical, &raw const info, allocator, device) };
     if result != vk::Result::SUCCESS {
         return result;
@@ -100,7 +110,18 @@ pub(crate) unsafe fn create(
     });
     // SAFETY: a device of the backing driver, just created.
     let load = |name: &CStr| unsafe { get?(handle, name.as_ptr()) };
-    let coherence = state.memory.emulates().then(|| Coherence::new(&state.name));
+    let transfers = plan.and_then(|plan| {
+        // SAFETY: the device just created.
+        let transfers = unsafe {
+            let commands = ash::Device::load_with(
+                |name| load(name).map_or(std::ptr::null(), |found| found as *const _),
+                handle,
+            );
+            TransferQueue::new(&backing, physical, commands, &plan)
+        };
+        transfers.map(Arc::new).inspect_err(|error| log::error!("no staged copies: {error}")).ok()
+    });
+    let coherence = state.memory.emulates().then(|| Coherence::new(&state.name, transfers));
     if coherence.is_none() {
         crate::profile::start(&state.name, "none");
     }
@@ -159,6 +180,7 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 /// As the specification demands.
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
+    state.transfers().inspect(|transfers| transfers.end());
     QUEUES.retain(|queue| queue.device.handle != device);
     let command_buffers = crate::command_buffer::forget_all(device);
     if let Some(coherence) = &state.coherence {

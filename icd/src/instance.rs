@@ -21,6 +21,20 @@ pub(crate) struct Instance {
     pub(crate) physical_device_fns: entry::physical_device::Fns,
 }
 
+impl Instance {
+    /// The backing driver's commands, of which those of Vulkan 1.0 may be used: it has them all.
+    pub(crate) fn commands(&self) -> ash::Instance {
+        // SAFETY: an instance of the backing driver, and its functions by their names.
+        unsafe {
+            let find = |name: &CStr| self.backing.instance_proc_addr(self.handle, name);
+            ash::Instance::load_with(
+                |name| find(name).map_or(std::ptr::null(), |found| found as *const _),
+                self.handle,
+            )
+        }
+    }
+}
+
 /// vkGetInstanceProcAddr: Tidemark's function if it intercepts the command and the backing driver has it, or Tidemark
 /// offers it; otherwise the backing driver's own.
 ///

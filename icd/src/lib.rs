@@ -13,7 +13,7 @@
 //! | `memory_types` | the memory types applications see, and how they map onto the backing driver's |
 //! | `coherence` | sync points: what is flushed and read back, and when |
 //! | `allocation` | what the chain of an allocation says of its memory |
-//! | `aperture` | access to device memory through the backing driver's own mapping |
+//! | `transfer` | how bytes cross between host views and device memory |
 //! | `backing`, `discovery` | finding and loading the backing driver |
 //! | `hidden` | extensions and features that are hidden, and why |
 //! | `offered` | extensions that are offered whatever the backing driver has |
@@ -28,7 +28,6 @@
 //! mirror.
 
 mod allocation;
-mod aperture;
 pub mod audit;
 pub mod backing;
 mod buffer;
@@ -58,6 +57,7 @@ mod requirements;
 mod semaphore;
 mod swapchain;
 mod tables;
+mod transfer;
 
 use ash::vk;
 use std::ffi::{CStr, c_char};

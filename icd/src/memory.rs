@@ -1,7 +1,6 @@
 //! VkDeviceMemory: allocation, mapping, and the application's own flushes.
 
-use crate::allocation;
-use crate::aperture::Aperture;
+use crate::allocation::{self, Undedicated};
 use crate::coherence::{self, Coherence};
 use crate::config::Config;
 use crate::device::Device;
@@ -10,7 +9,8 @@ use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Done, Point, Progress};
 use crate::references::{self, Ranges};
 use crate::tables::DEVICES;
-use ash::vk::{self, Handle};
+use crate::transfer::{Aperture, Engine, Staged};
+use ash::vk::{self, Handle, MemoryPropertyFlags as Flags};
 use std::borrow::Cow;
 use std::ffi::c_void;
 use std::ops::Range;
@@ -18,20 +18,29 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tidemark_winsys::telemetry::Counter;
-use tidemark_winsys::{Contents, LockExt, Mirror, RwLockExt};
+use tidemark_winsys::{self as winsys, Contents, LockExt, Mirror, RwLockExt};
 
 /// An allocation of an emulated type.
 pub(crate) struct Memory {
     pub(crate) handle: vk::DeviceMemory,
     /// Bytes.
     size: usize,
-    backing_is_coherent: bool,
+    backing: Backing,
     /// Whether others may write it unseen: other processes, other devices, or this one through another allocation.
     is_external: bool,
     /// Batches submitted without a note of what they use, when this was allocated.
     unnoted_before: u64,
     is_freed: AtomicBool,
     state: Mutex<State>,
+}
+
+/// What it is to the backing driver.
+struct Backing {
+    memory_type: u32,
+    flags: Flags,
+    /// Bytes.
+    room: u64,
+    engine: Engine,
 }
 
 struct State {
@@ -166,17 +175,38 @@ impl Memory {
         coherence: &Coherence,
         contents: Contents,
     ) -> Result<Arc<Mirror>, vk::Result> {
-        let aperture = Aperture::new(device, self.handle, self.size, self.backing_is_coherent)?;
-        let device_memory = tidemark_winsys::Device::Mapped(Box::new(aperture));
+        let device_memory = self.device_memory(device, coherence)?;
+        let is_mapped = matches!(device_memory, winsys::Device::Mapped(_));
         let mirror = Mirror::new(&coherence.arena, coherence.costs, device_memory, contents);
         mirror.map(Arc::new).map_err(|error| {
             log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);
-            if let Some(unmap) = device.next.vkUnmapMemory {
+            if let Some(unmap) = device.next.vkUnmapMemory.filter(|_| is_mapped) {
                 // SAFETY: mapped for the aperture, which is gone.
                 unsafe { unmap(device.handle, self.handle) };
             }
             vk::Result::ERROR_MEMORY_MAP_FAILED
         })
+    }
+
+    /// The way to its bytes: by its engine, or by what else there is.
+    fn device_memory(&self, device: &Device, coherence: &Coherence) -> Result<winsys::Device, vk::Result> {
+        let Backing { memory_type, flags, room, engine } = self.backing;
+        if engine == Engine::Staged {
+            let staged = coherence.transfers.as_ref().ok_or(vk::Result::ERROR_FEATURE_NOT_PRESENT);
+            match staged.and_then(|queue| Staged::new(queue, self.handle, self.size, room, memory_type)) {
+                Ok(staged) => return Ok(winsys::Device::Copied(Box::new(staged))),
+                Err(error) if flags.contains(Flags::HOST_VISIBLE) => {
+                    log::warn!("{:?} cannot be staged ({error}): by aperture instead", self.handle);
+                }
+                Err(error) => {
+                    log::error!("vkMapMemory: {:?} cannot be staged ({error}), nor mapped", self.handle);
+                    return Err(vk::Result::ERROR_MEMORY_MAP_FAILED);
+                }
+            }
+        }
+        let is_coherent = flags.contains(Flags::HOST_COHERENT);
+        let aperture = Aperture::new(device, self.handle, self.size, is_coherent)?;
+        Ok(winsys::Device::Mapped(Box::new(aperture)))
     }
 
     /// Offset and size of a Vulkan call, as a range.
@@ -233,22 +263,39 @@ pub(crate) unsafe fn allocate(
         return vk::Result::ERROR_UNKNOWN;
     };
     info.memory_type_index = memory_type.backing;
-    // SAFETY: the arguments are passed on, but for the type's index.
+    let size = info.allocation_size;
+    // SAFETY: a valid chain, only read.
+    let (is_external, is_zeroed) =
+        unsafe { (allocation::is_external(info.p_next), allocation::is_zeroed(info.p_next)) };
+    let mut undedicated = None;
+    if let (Kind::Emulated { engine: Engine::Staged, .. }, Some(transfers)) = (memory_type.kind, state.transfers())
+        && !is_external
+        // SAFETY: as above.
+        && let Some(chain) = unsafe { Undedicated::of(&state, info.p_next) }
+    {
+        // Another buffer is to be bound to it.
+        info.allocation_size = transfers.room_for(size);
+        info.p_next = undedicated.insert(chain).chain();
+    }
+    // SAFETY: the arguments are passed on, but for the type's index and what was argued above.
     let result = unsafe { allocate(device, &raw const info, allocator, memory) };
-    let (vk::Result::SUCCESS, Kind::Emulated { backing_is_coherent }, Some(coherence)) =
+    let (vk::Result::SUCCESS, Kind::Emulated { backing, engine }, Some(coherence)) =
         (result, memory_type.kind, &state.coherence)
     else {
         return result;
     };
     // SAFETY: the command succeeded, so it stored a handle.
     let handle = unsafe { *memory };
-    // SAFETY: a valid chain, only read.
-    let (is_external, is_zeroed) =
-        unsafe { (allocation::is_external(info.p_next), allocation::is_zeroed(info.p_next)) };
     let emulated = Arc::new(Memory {
         handle,
-        size: usize::try_from(info.allocation_size).unwrap_or(usize::MAX),
-        backing_is_coherent,
+        size: usize::try_from(size).unwrap_or(usize::MAX),
+        backing: Backing {
+            memory_type: memory_type.backing,
+            flags: backing,
+            // What others share, or what belongs to one resource alone, no buffer of Tidemark's may be bound to.
+            room: if undedicated.is_some() { info.allocation_size } else { 0 },
+            engine,
+        },
         is_external,
         unnoted_before: coherence.progress.unnoted(),
         is_freed: AtomicBool::new(false),
@@ -260,8 +307,8 @@ pub(crate) unsafe fn allocate(
         }),
     });
     profile::count(Counter::Allocations, 1);
-    profile::count(Counter::AllocatedBytes, info.allocation_size);
-    log::debug!("{handle:?}: {} bytes of {:?}", info.allocation_size, memory_type.flags);
+    profile::count(Counter::AllocatedBytes, size);
+    log::debug!("{handle:?}: {size} bytes of {:?}, {engine:?}", memory_type.flags);
     coherence.memories.exclusive().insert(handle.as_raw(), emulated.clone());
     if is_external {
         coherence.make_reachable(&emulated);

@@ -14,7 +14,8 @@
 //! too: without a type that is both device-local and host-visible, Zink of Mesa 22.3 maps buffers persistently by
 //! way of a staging copy that it never updates.
 
-use crate::config::Mode;
+use crate::config::{Mode, Transfer};
+use crate::transfer::Engine;
 use ash::vk::{self, MemoryPropertyFlags as Flags};
 
 /// The properties that let the host in.
@@ -32,8 +33,10 @@ pub(crate) enum Kind {
     PassedThrough,
     /// By a mirror of the backing driver's memory.
     Emulated {
-        /// Whether the backing memory is coherent by itself.
-        backing_is_coherent: bool,
+        /// What the backing memory is by itself.
+        backing: Flags,
+        /// How bytes cross.
+        engine: Engine,
     },
 }
 
@@ -53,10 +56,19 @@ impl MemoryType {
         self.kind != Kind::PassedThrough
     }
 
+    fn is_host_visible(&self) -> bool {
+        self.flags.contains(Flags::HOST_VISIBLE)
+    }
+
+    /// Whether the host gets into its memory by staging alone.
+    fn is_staged_only(&self) -> bool {
+        matches!(self.kind, Kind::Emulated { backing, .. } if !backing.contains(Flags::HOST_VISIBLE))
+    }
+
     /// The type made of this one that gives the host `host`.
-    fn emulated(&self, host: Flags) -> Self {
-        let backing_is_coherent = self.flags.contains(Flags::HOST_COHERENT);
-        Self { flags: self.flags & !HOST | host, kind: Kind::Emulated { backing_is_coherent }, ..*self }
+    fn emulated(&self, host: Flags, transfer: Transfer) -> Self {
+        let kind = Kind::Emulated { backing: self.flags, engine: Engine::of(transfer, self.flags) };
+        Self { flags: self.flags & !HOST | host, kind, ..*self }
     }
 }
 
@@ -67,8 +79,8 @@ pub(crate) struct MemoryTypes {
 }
 
 impl MemoryTypes {
-    /// What a device with `backing` memory shows in `mode`.
-    pub(crate) fn new(backing: &vk::PhysicalDeviceMemoryProperties, mode: Mode) -> Self {
+    /// What a device with `backing` memory shows in `mode`, if bytes cross by `transfer`.
+    pub(crate) fn new(backing: &vk::PhysicalDeviceMemoryProperties, mode: Mode, transfer: Transfer) -> Self {
         let types = (0..).zip(backing.memory_types_as_slice()).map(|(index, memory_type)| MemoryType {
             flags: memory_type.property_flags,
             heap: memory_type.heap_index,
@@ -78,8 +90,8 @@ impl MemoryTypes {
         let own = Self { types: types.collect() };
         let emulated = match mode {
             Mode::Never => return own,
-            Mode::Auto => own.with_what_lacks(backing.memory_heap_count),
-            Mode::Always => own.all_emulated(backing.memory_heap_count),
+            Mode::Auto => own.with_what_lacks(backing.memory_heap_count, transfer),
+            Mode::Always => own.all_emulated(backing.memory_heap_count, transfer),
         };
         if emulated.types.len() > vk::MAX_MEMORY_TYPES {
             log::error!("the backing driver has too many memory types to add emulated ones: using its own");
@@ -95,12 +107,21 @@ impl MemoryTypes {
 
     /// Whether applications can map anything.
     pub(crate) fn is_host_visible(&self) -> bool {
-        self.types.iter().any(|memory_type| memory_type.flags.contains(Flags::HOST_VISIBLE))
+        self.types.iter().any(MemoryType::is_host_visible)
     }
 
-    /// The types applications may use where the backing driver allows those of `backing_bits`.
-    pub(crate) fn bits(&self, backing_bits: u32) -> u32 {
-        let allowed = |memory_type: &MemoryType| backing_bits >> memory_type.backing & 1;
+    /// Whether some of it is staged.
+    pub(crate) fn stages(&self) -> bool {
+        self.types.iter().any(|t| matches!(t.kind, Kind::Emulated { engine: Engine::Staged, .. }))
+    }
+
+    /// The types applications may use where the backing driver allows those of `backing_bits`; if the memory must be
+    /// `dedicated` to the resource, then no staging buffer can be bound to it.
+    pub(crate) fn bits(&self, backing_bits: u32, dedicated: bool) -> u32 {
+        let is_allowed = |memory_type: &MemoryType| {
+            backing_bits >> memory_type.backing & 1 == 1 && !(dedicated && memory_type.is_staged_only())
+        };
+        let allowed = |memory_type| u32::from(is_allowed(memory_type));
         self.types.iter().zip(0..).fold(0, |bits, (memory_type, index)| bits | allowed(memory_type) << index)
     }
 
@@ -113,13 +134,16 @@ impl MemoryTypes {
         }
     }
 
-    /// Mode `auto`: coherent and cached memory, where no type is both. The driver's own types keep their order, in
-    /// which applications and captures may know them, and their indices where nothing is added.
-    fn with_what_lacks(&self, heaps: u32) -> Self {
+    /// Mode `auto`: coherent and cached memory, where no type is both: in each heap that the host sees, and, where it sees
+    /// none that is the device's own, in those as well. The driver's own types keep their order, in which applications and
+    /// captures may know them, and their indices where nothing is added.
+    fn with_what_lacks(&self, heaps: u32, transfer: Transfer) -> Self {
         let mut types = self.types.clone();
         if !types.iter().any(|memory_type| memory_type.flags.contains(HOST)) {
-            for source in (0..heaps).filter_map(|heap| self.host_visible(heap).into_iter().next()) {
-                let added = source.emulated(HOST);
+            let local = Flags::DEVICE_LOCAL | Flags::HOST_VISIBLE;
+            let stages = !self.types.iter().any(|memory_type| memory_type.flags.contains(local));
+            for source in (0..heaps).filter_map(|heap| self.sources(heap, stages).into_iter().next()) {
+                let added = source.emulated(HOST, transfer);
                 // The specification's order: behind every type whose properties are a strict subset. In a list that
                 // is in order those that it is a strict subset of itself all come later.
                 let is_before = |t: &MemoryType| t.flags != added.flags && added.flags.contains(t.flags);
@@ -132,19 +156,20 @@ impl MemoryTypes {
 
     /// Mode `always`: the device is one whose memory the host cannot reach, but for emulation.
     ///
-    /// A resource may exclude any of the backing driver's types, so all that the host sees are emulated, as far as
-    /// there is room; else each heap's best.
-    fn all_emulated(&self, heaps: u32) -> Self {
-        let sources = || (0..heaps).map(|heap| self.host_visible(heap));
-        let all = self.emulated_from(&sources().flatten().collect::<Vec<_>>());
+    /// A resource may exclude any of the backing driver's types, so all of them are emulated, as far as there is room; else
+    /// each heap's best.
+    fn all_emulated(&self, heaps: u32, transfer: Transfer) -> Self {
+        let sources = || (0..heaps).map(|heap| self.sources(heap, true));
+        let all = self.emulated_from(&sources().flatten().collect::<Vec<_>>(), transfer);
         if all.types.len() <= vk::MAX_MEMORY_TYPES {
             return all;
         }
-        self.emulated_from(&sources().filter_map(|heap| heap.into_iter().next()).collect::<Vec<_>>())
+        let best: Vec<_> = sources().filter_map(|heap| heap.into_iter().next()).collect();
+        self.emulated_from(&best, transfer)
     }
 
     /// The driver's types without the host, and those made of `sources`.
-    fn emulated_from(&self, sources: &[MemoryType]) -> Self {
+    fn emulated_from(&self, sources: &[MemoryType], transfer: Transfer) -> Self {
         let mut types: Vec<MemoryType> = Vec::new();
         for memory_type in &self.types {
             let stripped = MemoryType { flags: memory_type.flags & !HOST, ..*memory_type };
@@ -157,26 +182,31 @@ impl MemoryTypes {
             }
         }
         for source in sources {
-            types.extend([Flags::HOST_VISIBLE | Flags::HOST_CACHED, HOST].map(|host| source.emulated(host)));
+            types.extend(
+                [Flags::HOST_VISIBLE | Flags::HOST_CACHED, HOST].map(|host| source.emulated(host, transfer)),
+            );
         }
         Self { types }.ordered()
     }
 
     /// The types of a heap that emulated ones can be made of, the best first: those that any application may use
-    /// without asking for a feature, then coherent ones, then cached ones, which make comparisons fast.
+    /// without asking for a feature, then those that the host sees, coherent ones, and cached ones, which make comparisons
+    /// fast. If it `stages`, those that the host does not see are among them, provided that it sees others to stage with.
     ///
     /// Coherent before cached, since a cache that is not coherent works by lines: to write one back for a byte of the
     /// host's also writes what it holds of the bytes beside it, over what the device has stored there since.
-    fn host_visible(&self, heap: u32) -> Vec<MemoryType> {
+    fn sources(&self, heap: u32, stages: bool) -> Vec<MemoryType> {
+        let can_stage = stages && self.is_host_visible();
         let is_source = |memory_type: &&MemoryType| {
             memory_type.heap == heap
-                && memory_type.flags.contains(Flags::HOST_VISIBLE)
+                && (memory_type.is_host_visible() || can_stage)
                 && !memory_type.flags.intersects(Flags::PROTECTED | Flags::LAZILY_ALLOCATED)
         };
         let mut sources: Vec<MemoryType> = self.types.iter().filter(is_source).copied().collect();
         sources.sort_by_key(|memory_type| {
             let lacks = |flag| !memory_type.flags.contains(flag);
-            (memory_type.flags.intersects(AMD), lacks(Flags::HOST_COHERENT), lacks(Flags::HOST_CACHED))
+            let host = [Flags::HOST_VISIBLE, Flags::HOST_COHERENT, Flags::HOST_CACHED];
+            (memory_type.flags.intersects(AMD), host.map(lacks))
         });
         sources
     }
@@ -233,20 +263,20 @@ mod tests {
 
     #[test]
     fn always_on_lavapipe_is_the_documented_list() {
-        let memory = MemoryTypes::new(&lavapipe(), Mode::Always);
+        let memory = MemoryTypes::new(&lavapipe(), Mode::Always, Transfer::Auto);
         assert_eq!(flags(&memory), [DL, DL | HV | CA, DL | HV | CO | CA]);
         assert_eq!(memory.types.iter().map(MemoryType::is_emulated).collect::<Vec<_>>(), [false, true, true]);
         let mut properties = lavapipe();
         memory.store(&mut properties);
         assert_eq!((properties.memory_type_count, properties.memory_heap_count), (3, 1));
-        assert_eq!(memory.bits(0b1), 0b111);
-        assert_eq!(memory.bits(0), 0);
+        assert_eq!(memory.bits(0b1, false), 0b111);
+        assert_eq!(memory.bits(0, false), 0);
     }
 
     #[test]
     fn auto_and_never_leave_lavapipe_alone() {
         for mode in [Mode::Auto, Mode::Never] {
-            let memory = MemoryTypes::new(&lavapipe(), mode);
+            let memory = MemoryTypes::new(&lavapipe(), mode, Transfer::Auto);
             assert!(!memory.emulates());
             assert_eq!(flags(&memory), [DL | HV | CO | CA]);
         }
@@ -255,51 +285,75 @@ mod tests {
     #[test]
     fn auto_adds_coherent_cached_memory_where_there_is_only_write_combined() {
         let board = properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0), (DL | HV | CO, 0)]);
-        let memory = MemoryTypes::new(&board, Mode::Auto);
+        let memory = MemoryTypes::new(&board, Mode::Auto, Transfer::Auto);
         assert_eq!(flags(&memory), [DL, DL | HV | CO, DL | HV | CO | CA]);
-        assert_eq!(memory.types[2].kind, Kind::Emulated { backing_is_coherent: true });
-        assert_eq!(memory.bits(0b10), 0b110);
+        assert_eq!(memory.types[2].kind, Kind::Emulated { backing: DL | HV | CO, engine: Engine::Aperture });
+        assert_eq!(memory.bits(0b10, false), 0b110);
     }
 
     #[test]
     fn auto_makes_non_coherent_cached_memory_coherent() {
         let phone =
             properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0), (DL | HV | CO, 0), (DL | HV | CA, 0)]);
-        let memory = MemoryTypes::new(&phone, Mode::Auto);
+        let memory = MemoryTypes::new(&phone, Mode::Auto, Transfer::Auto);
         let added = memory.types.iter().find(|memory_type| memory_type.is_emulated()).unwrap();
         assert_eq!((added.flags, added.backing), (DL | HV | CO | CA, 1));
-        assert_eq!(added.kind, Kind::Emulated { backing_is_coherent: true });
+        assert_eq!(added.kind, Kind::Emulated { backing: DL | HV | CO, engine: Engine::Aperture });
 
         let without_coherent = properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0), (DL | HV | CA, 0)]);
-        let memory = MemoryTypes::new(&without_coherent, Mode::Auto);
+        let memory = MemoryTypes::new(&without_coherent, Mode::Auto, Transfer::Auto);
         assert_eq!(flags(&memory), [DL, DL | HV | CA, DL | HV | CO | CA]);
-        assert_eq!(memory.types[2].kind, Kind::Emulated { backing_is_coherent: false });
+        assert_eq!(memory.types[2].kind, Kind::Emulated { backing: DL | HV | CA, engine: Engine::Aperture });
     }
 
     #[test]
     fn nothing_is_made_of_memory_that_the_host_does_not_see() {
         for mode in [Mode::Auto, Mode::Always, Mode::Never] {
             let hidden = properties(&[MemoryHeapFlags::DEVICE_LOCAL], &[(DL, 0)]);
-            let memory = MemoryTypes::new(&hidden, mode);
+            let memory = MemoryTypes::new(&hidden, mode, Transfer::Auto);
             assert_eq!((flags(&memory).as_slice(), memory.is_host_visible()), ([DL].as_slice(), false));
-            assert!(MemoryTypes::new(&lavapipe(), mode).is_host_visible());
+            assert!(MemoryTypes::new(&lavapipe(), mode, Transfer::Auto).is_host_visible());
         }
+    }
+
+    #[test]
+    fn memory_that_the_host_does_not_see_is_staged_where_it_sees_other() {
+        let heaps = [MemoryHeapFlags::DEVICE_LOCAL, MemoryHeapFlags::empty()];
+        let card = properties(&heaps, &[(DL, 0), (HV | CO, 1)]);
+        let engines = |transfer| {
+            let memory = MemoryTypes::new(&card, Mode::Auto, transfer);
+            assert_eq!(flags(&memory), [DL, HV | CO, HV | CO | CA, DL | HV | CO | CA]);
+            let staged = Kind::Emulated { backing: DL, engine: Engine::Staged };
+            assert!(memory.types[3].kind == staged && memory.stages());
+            match memory.types[2].kind {
+                Kind::Emulated { engine, .. } => (engine, memory.falls_back(transfer)),
+                Kind::PassedThrough => panic!("{memory:?}"),
+            }
+        };
+        assert_eq!(engines(Transfer::Auto), (Engine::Aperture, false));
+        assert_eq!(engines(Transfer::Aperture), (Engine::Aperture, true));
+        assert_eq!(engines(Transfer::Staged), (Engine::Staged, false));
+        assert_eq!(engines(Transfer::InPlace), (Engine::InPlace, true));
     }
 
     #[test]
     fn auto_leaves_a_list_alone_that_is_not_sorted_by_number() {
         let list = [(DL | HV | CO, 0), (DL | HV | CO | CA, 0), (DL | HV | CA, 0)];
         // As valid as the specification's own order: the last is no superset of any other.
-        let memory = MemoryTypes::new(&properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list), Mode::Auto);
+        let memory = MemoryTypes::new(
+            &properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list),
+            Mode::Auto,
+            Transfer::Auto,
+        );
         assert_eq!(flags(&memory), list.map(|(flags, _)| flags));
-        assert!((0..3).all(|index| memory.bits(1 << index) == 1 << index));
+        assert!((0..3).all(|index| memory.bits(1 << index, false) == 1 << index));
     }
 
     #[test]
     fn auto_adds_a_type_without_moving_the_driver_s_own() {
         let heaps = [MemoryHeapFlags::DEVICE_LOCAL, MemoryHeapFlags::empty()];
         let list = [(HV | CO, 1), (DL | HV | CO, 0), (DL, 0), (HV, 1), (HV | CA, 1)];
-        let memory = MemoryTypes::new(&properties(&heaps, &list), Mode::Auto);
+        let memory = MemoryTypes::new(&properties(&heaps, &list), Mode::Auto, Transfer::Auto);
         let shown: Vec<_> = memory.types.iter().map(|t| (t.flags, t.backing, t.is_emulated())).collect();
         assert_eq!(
             shown,
@@ -313,19 +367,19 @@ mod tests {
                 (DL | HV | CO | CA, 1, true),
             ]
         );
-        assert_eq!(memory.bits(0b00011), 0b110_0011);
+        assert_eq!(memory.bits(0b00011, false), 0b110_0011);
 
         // Between the driver's own.
         let rdma = Flags::RDMA_CAPABLE_NV;
         let list = [(DL, 0), (DL | HV | CO, 0), (DL | rdma, 0)];
-        let memory = MemoryTypes::new(&properties(&heaps, &list), Mode::Auto);
+        let memory = MemoryTypes::new(&properties(&heaps, &list), Mode::Auto, Transfer::Auto);
         assert_eq!(flags(&memory), [DL, DL | HV | CO, DL | HV | CO | CA, DL | rdma]);
-        assert_eq!(memory.bits(0b110), 0b1110);
+        assert_eq!(memory.bits(0b110, false), 0b1110);
     }
 
     #[test]
-    fn always_on_a_discrete_gpu_takes_each_type_the_host_sees() {
-        let memory = MemoryTypes::new(&discrete(), Mode::Always);
+    fn always_on_a_discrete_gpu_takes_each_type() {
+        let memory = MemoryTypes::new(&discrete(), Mode::Always, Transfer::Auto);
         let emulated: Vec<_> =
             memory.types.iter().filter(|t| t.is_emulated()).map(|t| (t.flags, t.heap, t.backing)).collect();
         assert_eq!(
@@ -335,9 +389,11 @@ mod tests {
                 (HV | CA, 1, 3),
                 (HV | CA, 1, 1),
                 (DL | HV | CA, 0, 2),
+                (DL | HV | CA, 0, 0),
                 (HV | CO | CA, 1, 3),
                 (HV | CO | CA, 1, 1),
-                (DL | HV | CO | CA, 0, 2)
+                (DL | HV | CO | CA, 0, 2),
+                (DL | HV | CO | CA, 0, 0)
             ]
         );
         assert!(memory.types.iter().all(|t| t.is_emulated() || !t.flags.intersects(HOST)));
@@ -346,13 +402,16 @@ mod tests {
     #[test]
     fn always_offers_host_visible_memory_whatever_a_resource_excludes() {
         for backing in [lavapipe(), discrete()] {
-            let memory = MemoryTypes::new(&backing, Mode::Always);
+            let memory = MemoryTypes::new(&backing, Mode::Always, Transfer::Auto);
             for (index, own) in (0..).zip(backing.memory_types_as_slice()) {
-                let bits = memory.bits(1 << index);
-                assert_ne!(bits, 0);
-                let mut allowed =
-                    memory.types.iter().zip(0..).filter(|(_, i)| bits >> i & 1 == 1).map(|(t, _)| t.flags);
-                assert_eq!(allowed.any(|flags| flags.contains(HOST)), own.property_flags.contains(HV));
+                for dedicated in [false, true] {
+                    let bits = memory.bits(1 << index, dedicated);
+                    assert_ne!(bits, 0);
+                    let mut allowed = memory.types.iter().zip(0..).filter(|(_, i)| bits >> i & 1 == 1);
+                    // What must be dedicated to a resource cannot be staged.
+                    let is_visible = !dedicated || own.property_flags.contains(HV);
+                    assert_eq!(allowed.any(|(t, _)| t.flags.contains(HOST)), is_visible);
+                }
             }
         }
     }
@@ -362,17 +421,25 @@ mod tests {
         // Two for each, and what is left of them without the host, are too many.
         let list: Vec<_> =
             (0..16).map(|i| (if i == 7 { DL | HV | CO | CA } else { DL | HV | CO }, 0)).collect();
-        let memory = MemoryTypes::new(&properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list), Mode::Always);
+        let memory = MemoryTypes::new(
+            &properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list),
+            Mode::Always,
+            Transfer::Auto,
+        );
         let emulated: Vec<_> = memory.types.iter().filter(|t| t.is_emulated()).map(|t| t.backing).collect();
         assert_eq!(emulated, [7, 7]);
-        assert!((0..16).all(|index| memory.bits(1 << index) != 0));
+        assert!((0..16).all(|index| memory.bits(1 << index, false) != 0));
     }
 
     #[test]
     fn types_that_need_a_feature_come_last() {
         let amd = Flags::DEVICE_COHERENT_AMD;
         let list = [(DL, 0), (DL | HV | CO, 0), (DL | amd, 0), (DL | HV | CO | CA | amd, 0)];
-        let memory = MemoryTypes::new(&properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list), Mode::Always);
+        let memory = MemoryTypes::new(
+            &properties(&[MemoryHeapFlags::DEVICE_LOCAL], &list),
+            Mode::Always,
+            Transfer::Auto,
+        );
         let first = memory.types.iter().position(|t| t.flags.contains(amd)).unwrap();
         assert!(memory.types[first..].iter().all(|t| t.flags.contains(amd)));
         assert_eq!(memory.types.iter().find(|t| t.is_emulated()).unwrap().backing, 1);
@@ -382,7 +449,7 @@ mod tests {
     fn the_order_is_the_specification_s() {
         for backing in [lavapipe(), discrete()] {
             for mode in [Mode::Auto, Mode::Always] {
-                let order = flags(&MemoryTypes::new(&backing, mode));
+                let order = flags(&MemoryTypes::new(&backing, mode, Transfer::Auto));
                 for (index, later) in order.iter().enumerate() {
                     for earlier in &order[..index] {
                         assert!(

@@ -37,7 +37,7 @@ impl PhysicalDevice {
         }
         let backing_name = properties.device_name_as_c_str().unwrap_or_default().to_string_lossy();
         let mode = Config::get().mode;
-        let memory = MemoryTypes::new(&memory, mode);
+        let memory = MemoryTypes::new(&memory, mode, Config::get().transfer);
         let offers = if memory.emulates() {
             let theirs = instance.extensions_of(device);
             theirs.map(|theirs| offered::beside(&theirs)).unwrap_or_default()

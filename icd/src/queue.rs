@@ -118,6 +118,7 @@ unsafe fn submit_by<F>(
             coherence.progress.fence_follows(fence, last.unwrap_or_else(|| queue.batches.last()));
         }
     }
+    queue.device.transfers().inspect(|transfers| transfers.before_batch(queue));
     queue.alone(|queue| call(command, queue))
 }
 

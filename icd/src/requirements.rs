@@ -1,12 +1,27 @@
 //! Memory requirements: `memoryTypeBits` speak of the types applications see.
 
+use crate::chain;
 use crate::device::Device;
 use crate::tables::DEVICES;
 use ash::vk;
 use std::ffi::c_int;
 
 fn remap(device: &Device, bits: &mut u32) {
-    *bits = device.physical.memory.bits(*bits);
+    *bits = device.physical.memory.bits(*bits, false);
+}
+
+/// Remaps what a command answered.
+///
+/// # Safety
+/// `requirements` must be valid, to whose chain nothing else refers.
+unsafe fn remap2(device: &Device, requirements: *mut vk::MemoryRequirements2<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let dedicated = chain::find::<vk::MemoryDedicatedRequirements<'_>>((*requirements).p_next);
+        let is_dedicated = dedicated.is_some_and(|needs| needs.requires_dedicated_allocation != vk::FALSE);
+        let bits = &mut (*requirements).memory_requirements.memory_type_bits;
+        *bits = device.physical.memory.bits(*bits, is_dedicated);
+    }
 }
 
 /// vkGetBufferMemoryRequirements.
@@ -57,10 +72,10 @@ macro_rules! requirements2 {
                 let Some(state) = DEVICES.get(device) else { return };
                 let Some(get) = state.next.$command else { return };
                 // SAFETY: the arguments are passed on as they came; the structure is then filled.
-                remap(&state, unsafe {
+                unsafe {
                     get(device, info, requirements);
-                    &mut (*requirements).memory_requirements.memory_type_bits
-                });
+                    remap2(&state, requirements);
+                }
             }
         )*
     };
