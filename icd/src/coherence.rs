@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, RwLock};
 use tidemark_winsys::telemetry::Counter;
 use tidemark_winsys::tracker::{self, Choice};
-use tidemark_winsys::{Arena, Costs, LockExt, Mirror, RwLockExt, Traffic};
+use tidemark_winsys::{Arena, Costs, HostView, LockExt, RwLockExt, Traffic};
 
 /// The emulated memory of a device, and what leads to it.
 pub(crate) struct Coherence {
@@ -143,7 +143,7 @@ impl Coherence {
     }
 
     /// Reachable memory that was ever mapped.
-    fn reachable(&self) -> Vec<(Arc<Memory>, Arc<Mirror>)> {
+    fn reachable(&self) -> Vec<(Arc<Memory>, Arc<dyn HostView>)> {
         // A memory's state may be held across a transfer, the lock may not.
         let reachable: Vec<Arc<Memory>> = self.reachable.shared().values().cloned().collect();
         reachable.into_iter().filter_map(|memory| memory.mirror().map(|mirror| (memory, mirror))).collect()
@@ -230,16 +230,16 @@ impl Device {
 
     /// The host is about to use memory of images itself, by `access`: as a batch would that may use all that is reachable.
     pub(crate) fn around_host_access(&self, access: impl FnOnce() -> vk::Result) -> vk::Result {
-        let mirrors: Vec<(Arc<Memory>, Arc<Mirror>)> =
+        let mirrors: Vec<(Arc<Memory>, Arc<dyn HostView>)> =
             self.coherence.iter().flat_map(Coherence::reachable).collect();
         for (memory, mirror) in &mirrors {
-            flush(memory, mirror, 0..memory.len() as u64);
-            share(mirror, 0..memory.len() as u64);
+            flush(memory, &**mirror, 0..memory.len() as u64);
+            share(&**mirror, 0..memory.len() as u64);
         }
         // The host is to find there what it wrote.
         self.transfers().inspect(|transfers| transfers.finish());
         let result = access();
-        mirrors.iter().for_each(|(memory, mirror)| readback(memory, mirror, 0..memory.len() as u64));
+        mirrors.iter().for_each(|(memory, mirror)| readback(memory, &**mirror, 0..memory.len() as u64));
         result
     }
 
@@ -270,7 +270,7 @@ impl Device {
 }
 
 /// Flushes part of a memory.
-pub(crate) fn flush(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
+pub(crate) fn flush(memory: &Memory, mirror: &dyn HostView, range: Range<u64>) {
     if Config::get().debug.no_flush {
         return;
     }
@@ -291,7 +291,7 @@ pub(crate) fn flush(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
 }
 
 /// Prepares part of a memory for writes by the device.
-pub(crate) fn share(mirror: &Mirror, range: Range<u64>) {
+pub(crate) fn share(mirror: &dyn HostView, range: Range<u64>) {
     if Config::get().debug.no_share {
         return;
     }
@@ -299,7 +299,7 @@ pub(crate) fn share(mirror: &Mirror, range: Range<u64>) {
 }
 
 /// Reads back part of a memory.
-pub(crate) fn readback(memory: &Memory, mirror: &Mirror, range: Range<u64>) {
+pub(crate) fn readback(memory: &Memory, mirror: &dyn HostView, range: Range<u64>) {
     if Config::get().debug.no_readback {
         return;
     }

@@ -47,10 +47,12 @@ pub enum Transfer {
     Aperture,
     /// Copies by the device, through staging memory.
     Staged,
+    /// No copies: the application maps what the backing driver maps.
+    InPlace,
 }
 
 impl Transfer {
-    const ALL: [Self; 3] = [Self::Auto, Self::Aperture, Self::Staged];
+    const ALL: [Self; 4] = [Self::Auto, Self::Aperture, Self::Staged, Self::InPlace];
 }
 
 impl Display for Transfer {
@@ -59,6 +61,7 @@ impl Display for Transfer {
             Self::Auto => "auto",
             Self::Aperture => "aperture",
             Self::Staged => "staged",
+            Self::InPlace => "in-place",
         })
     }
 }

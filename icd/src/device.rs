@@ -139,6 +139,11 @@ pub(crate) unsafe fn create(
             physical: state,
         }),
     );
+    if let Some(state) = DEVICES.get(handle)
+        && let Some(shared) = state.transfers().filter(|transfers| transfers.is_shared())
+    {
+        remember(shared.handle(), state.clone());
+    }
     result
 }
 

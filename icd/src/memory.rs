@@ -18,7 +18,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tidemark_winsys::telemetry::Counter;
-use tidemark_winsys::{self as winsys, Contents, LockExt, Mirror, RwLockExt};
+use tidemark_winsys::{self as winsys, Contents, HostView, InPlace, LockExt, Mirror, RwLockExt};
 
 /// An allocation of an emulated type.
 pub(crate) struct Memory {
@@ -45,7 +45,7 @@ struct Backing {
 
 struct State {
     /// From the first mapping on, until it is freed.
-    mirror: Option<Arc<Mirror>>,
+    mirror: Option<Arc<dyn HostView>>,
     /// Whether the bytes count, though the host never wrote them.
     contents: Contents,
     /// What batches that are not known to be done use.
@@ -74,7 +74,7 @@ impl Memory {
         self.is_freed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn mirror(&self) -> Option<Arc<Mirror>> {
+    pub(crate) fn mirror(&self) -> Option<Arc<dyn HostView>> {
         self.state.hold().mirror.clone()
     }
 
@@ -84,8 +84,8 @@ impl Memory {
         let mut state = self.state.hold();
         match &state.mirror {
             Some(mirror) => {
-                ranges.all().for_each(|range| coherence::flush(self, mirror, range.clone()));
-                ranges.written.iter().for_each(|range| coherence::share(mirror, range.clone()));
+                ranges.all().for_each(|range| coherence::flush(self, &**mirror, range.clone()));
+                ranges.written.iter().for_each(|range| coherence::share(&**mirror, range.clone()));
             }
             None if !ranges.written.is_empty() => state.contents = Contents::Defined,
             None => {}
@@ -99,7 +99,7 @@ impl Memory {
         let state = self.state.hold();
         if let Some(mirror) = &state.mirror {
             let (read, written) = (state.in_flight(|ranges| &ranges.read), state.written());
-            read.iter().chain(&*written).for_each(|range| coherence::flush(self, mirror, range.clone()));
+            read.iter().chain(&*written).for_each(|range| coherence::flush(self, &**mirror, range.clone()));
         }
     }
 
@@ -107,7 +107,7 @@ impl Memory {
     fn read_back_in_flight(&self) {
         let state = self.state.hold();
         if let Some(mirror) = &state.mirror {
-            state.written().iter().for_each(|range| coherence::readback(self, mirror, range.clone()));
+            state.written().iter().for_each(|range| coherence::readback(self, &**mirror, range.clone()));
         }
     }
 
@@ -125,7 +125,7 @@ impl Memory {
         if let Some(mirror) = &state.mirror {
             for range in &*state.written() {
                 stopwatch.start();
-                coherence::readback(self, mirror, range.clone());
+                coherence::readback(self, &**mirror, range.clone());
             }
         }
         state.in_flight.retain(|(point, _)| !done.includes(*point));
@@ -142,7 +142,7 @@ impl Memory {
         self: &Arc<Self>,
         device: &Device,
         coherence: &Coherence,
-    ) -> Result<Arc<Mirror>, vk::Result> {
+    ) -> Result<Arc<dyn HostView>, vk::Result> {
         let mut state = self.state.hold();
         if let Some(mirror) = &state.mirror {
             return Ok(mirror.clone());
@@ -174,27 +174,14 @@ impl Memory {
         device: &Device,
         coherence: &Coherence,
         contents: Contents,
-    ) -> Result<Arc<Mirror>, vk::Result> {
-        let device_memory = self.device_memory(device, coherence)?;
-        let is_mapped = matches!(device_memory, winsys::Device::Mapped(_));
-        let mirror = Mirror::new(&coherence.arena, coherence.costs, device_memory, contents);
-        mirror.map(Arc::new).map_err(|error| {
-            log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);
-            if let Some(unmap) = device.next.vkUnmapMemory.filter(|_| is_mapped) {
-                // SAFETY: mapped for the aperture, which is gone.
-                unsafe { unmap(device.handle, self.handle) };
-            }
-            vk::Result::ERROR_MEMORY_MAP_FAILED
-        })
-    }
-
-    /// The way to its bytes: by its engine, or by what else there is.
-    fn device_memory(&self, device: &Device, coherence: &Coherence) -> Result<winsys::Device, vk::Result> {
+    ) -> Result<Arc<dyn HostView>, vk::Result> {
         let Backing { memory_type, flags, room, engine } = self.backing;
         if engine == Engine::Staged {
             let staged = coherence.transfers.as_ref().ok_or(vk::Result::ERROR_FEATURE_NOT_PRESENT);
             match staged.and_then(|queue| Staged::new(queue, self.handle, self.size, room, memory_type)) {
-                Ok(staged) => return Ok(winsys::Device::Copied(Box::new(staged))),
+                Ok(staged) => {
+                    return self.mirror_of(coherence, winsys::Device::Copied(Box::new(staged)), contents);
+                }
                 Err(error) if flags.contains(Flags::HOST_VISIBLE) => {
                     log::warn!("{:?} cannot be staged ({error}): by aperture instead", self.handle);
                 }
@@ -205,8 +192,32 @@ impl Memory {
             }
         }
         let is_coherent = flags.contains(Flags::HOST_COHERENT);
-        let aperture = Aperture::new(device, self.handle, self.size, is_coherent)?;
-        Ok(winsys::Device::Mapped(Box::new(aperture)))
+        let aperture = Box::new(Aperture::new(device, self.handle, self.size, is_coherent)?);
+        if engine == Engine::InPlace {
+            let atom = usize::try_from(device.physical.atom).unwrap_or(usize::MAX);
+            return Ok(Arc::new(InPlace::new(aperture, atom, coherence.arena.tracker())));
+        }
+        self.mirror_of(coherence, winsys::Device::Mapped(aperture), contents).inspect_err(|_| {
+            if let Some(unmap) = device.next.vkUnmapMemory {
+                // SAFETY: mapped for the aperture, which is gone.
+                unsafe { unmap(device.handle, self.handle) };
+            }
+        })
+    }
+
+    fn mirror_of(
+        &self,
+        coherence: &Coherence,
+        device: winsys::Device,
+        contents: Contents,
+    ) -> Result<Arc<dyn HostView>, vk::Result> {
+        match Mirror::new(&coherence.arena, coherence.costs, device, contents) {
+            Ok(mirror) => Ok(Arc::new(mirror)),
+            Err(error) => {
+                log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);
+                Err(vk::Result::ERROR_MEMORY_MAP_FAILED)
+            }
+        }
     }
 
     /// Offset and size of a Vulkan call, as a range.
@@ -416,7 +427,7 @@ fn map_emulated(
         let mirror = emulated.mirror_or_new(device, coherence)?;
         // A wait that Tidemark did not see may have come before, or a write by somebody else.
         if emulated.is_external {
-            coherence::readback(&emulated, &mirror, 0..emulated.len() as u64);
+            coherence::readback(&emulated, &*mirror, 0..emulated.len() as u64);
         } else {
             emulated.read_back_in_flight();
         }
@@ -486,7 +497,7 @@ pub(crate) unsafe fn flush_ranges(
     let next = state.next.vkFlushMappedMemoryRanges;
     let sync = |memory: &Memory, range| {
         if let Some(mirror) = memory.mirror() {
-            coherence::flush(memory, &mirror, range);
+            coherence::flush(memory, &*mirror, range);
         }
     };
     // SAFETY: the arguments are passed on as they came.
@@ -506,7 +517,7 @@ pub(crate) unsafe fn invalidate_ranges(
     let next = state.next.vkInvalidateMappedMemoryRanges;
     let sync = |memory: &Memory, range| {
         if let Some(mirror) = memory.mirror() {
-            coherence::readback(memory, &mirror, range);
+            coherence::readback(memory, &*mirror, range);
         }
     };
     // SAFETY: the arguments are passed on as they came.

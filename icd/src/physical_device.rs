@@ -22,6 +22,8 @@ pub(crate) struct PhysicalDevice {
     pub(crate) memory: MemoryTypes,
     /// Extensions that Tidemark adds to the backing driver's.
     pub(crate) offers: Vec<&'static Offer>,
+    /// nonCoherentAtomSize.
+    pub(crate) atom: u64,
 }
 
 impl PhysicalDevice {
@@ -44,8 +46,13 @@ impl PhysicalDevice {
         } else {
             Vec::new()
         };
-        let state =
-            Self { instance: instance.clone(), name: format!("Tidemark ({backing_name})"), memory, offers };
+        let state = Self {
+            instance: instance.clone(),
+            name: format!("Tidemark ({backing_name})"),
+            memory,
+            atom: properties.limits.non_coherent_atom_size,
+            offers,
+        };
         let types = &state.memory.types;
         if mode == Mode::Never {
             log::info!("{backing_name}: mode {mode}, everything is passed through");

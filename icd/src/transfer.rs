@@ -27,14 +27,18 @@ pub(crate) enum Engine {
     Aperture,
     /// Copies by the device.
     Staged,
+    /// No copies.
+    InPlace,
 }
 
 impl Engine {
     /// The engine for backing memory of these properties: the one asked for, if it can.
     pub(crate) fn of(choice: Transfer, backing: Flags) -> Self {
         match choice {
-            Transfer::Auto | Transfer::Aperture if backing.contains(Flags::HOST_VISIBLE) => Self::Aperture,
-            _ => Self::Staged,
+            _ if !backing.contains(Flags::HOST_VISIBLE) => Self::Staged,
+            Transfer::Auto | Transfer::Aperture => Self::Aperture,
+            Transfer::Staged => Self::Staged,
+            Transfer::InPlace => Self::InPlace,
         }
     }
 }

@@ -188,6 +188,14 @@ pub(crate) fn register_write_protect(uffd: impl AsFd, region: Span) -> io::Resul
     register(uffd, region, userfaultfd::REGISTER_MODE_WP)
 }
 
+/// Ends write protection of a mapping, and whatever else it was registered for.
+pub(crate) fn unregister(uffd: impl AsFd, region: Span) -> io::Result<()> {
+    let mut range = range_of(region);
+    // SAFETY: the argument is a live `struct uffdio_range`; loads and stores mean what they do without userfaultfd.
+    unsafe { rustix::ioctl::ioctl(uffd, Call::<_, { userfaultfd::UFFDIO_UNREGISTER }>(&mut range)) }?;
+    Ok(())
+}
+
 /// Registers a mapping in `mode` as well, for asynchronous write protection at least.
 fn register(uffd: impl AsFd, region: Span, mode: u64) -> io::Result<()> {
     let mut register = userfaultfd::Register { range: range_of(region), mode, ioctls: 0 };

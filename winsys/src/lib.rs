@@ -28,6 +28,8 @@ mod diff;
 pub mod drm;
 #[cfg_attr(all(test, loom), path = "model/host_memory.rs")]
 mod host_memory;
+mod host_view;
+mod in_place;
 pub mod kernel;
 mod mirror;
 #[cfg(all(test, loom))]
@@ -43,6 +45,8 @@ pub mod tracker;
 
 pub use costs::Costs;
 pub use host_memory::{Arena, HostMemory};
+pub use host_view::HostView;
+pub use in_place::InPlace;
 pub use mirror::{Contents, CopiedMemory, Device, DeviceMemory, Mirror, Traffic};
 pub use pager::Pager;
 pub use policy::{Switch, Treatment};

@@ -44,6 +44,12 @@ pub trait Tracker: Send + Sync {
         Ok(())
     }
 
+    /// Leaves a region alone that was [attached](Self::attach), as far as it can: whoever has its memory next may be watched
+    /// for nothing.
+    fn detach(&self, region: Span) {
+        let _ = region;
+    }
+
     /// Starts to watch: every page of `span` counts as unwritten from here on.
     ///
     /// # Errors

@@ -17,9 +17,7 @@ pub(crate) fn hold_back(uffd: impl AsFd, region: Span) -> io::Result<()> {
 /// Leaves asynchronous write protection alone, with every page counting as written. Whoever waits for a page tries again.
 pub(crate) fn let_go(uffd: impl AsFd, region: Span) -> io::Result<()> {
     // To register fewer modes takes none away.
-    let mut range = range_of(region.clone());
-    // SAFETY: the argument is a live `struct uffdio_range`; loads and stores mean what they do without userfaultfd.
-    unsafe { rustix::ioctl::ioctl(&uffd, Call::<_, { userfaultfd::UFFDIO_UNREGISTER }>(&mut range)) }?;
+    super::unregister(&uffd, region.clone())?;
     register_write_protect(uffd, region)
 }
 

@@ -81,6 +81,13 @@ impl Tracker for WriteProtect {
         kernel::register_write_protect(&*self.uffd, region)
     }
 
+    fn detach(&self, region: Span) {
+        let left = self.refuse_elsewhere().and_then(|()| kernel::unregister(&*self.uffd, region.clone()));
+        if let Err(error) = left {
+            log::debug!("{region:?} stays under write protection: {error}");
+        }
+    }
+
     fn arm(&self, span: Span) -> io::Result<()> {
         // A page that is not protected yet reports as written, and is protected by that report.
         self.scan(span, Scan::Protect, |_| ())

@@ -1,0 +1,55 @@
+//! What applications map.
+
+use crate::mirror::{Mirror, Traffic};
+use crate::policy::Treatment;
+use std::ops::Range;
+
+/// What an application maps of an allocation, to be kept coherent with what the device has. May be used from any thread.
+/// Ranges are in bytes, and clipped.
+pub trait HostView: Send + Sync {
+    /// Where the application reads and writes.
+    fn view(&self) -> *mut u8;
+
+    /// How it is treated; `None` if there is no choice.
+    fn treatment(&self) -> Option<Treatment>;
+
+    /// Brings what the host wrote to any page that `range` touches to the device: at least the writes that happened before
+    /// this call.
+    fn flush(&self, range: Range<usize>) -> Traffic;
+
+    /// Prepares the pages that `range` touches for writes by the device: to be called before it may write them.
+    fn share(&self, range: Range<usize>) -> Traffic;
+
+    /// Brings what the device wrote to pages that `range` touches to the host: at least what it had made visible before
+    /// this call.
+    fn readback(&self, range: Range<usize>) -> Traffic;
+
+    /// Ends all access to device memory, and waits for what is in progress. Returns what moved that nobody was told.
+    fn retire(&self) -> Traffic;
+}
+
+impl HostView for Mirror {
+    fn view(&self) -> *mut u8 {
+        self.view()
+    }
+
+    fn treatment(&self) -> Option<Treatment> {
+        self.treatment()
+    }
+
+    fn flush(&self, range: Range<usize>) -> Traffic {
+        self.flush(range)
+    }
+
+    fn share(&self, range: Range<usize>) -> Traffic {
+        self.share(range)
+    }
+
+    fn readback(&self, range: Range<usize>) -> Traffic {
+        self.readback(range)
+    }
+
+    fn retire(&self) -> Traffic {
+        self.retire()
+    }
+}
