@@ -110,6 +110,12 @@ impl MemoryTypes {
         self.types.iter().any(MemoryType::is_host_visible)
     }
 
+    /// Whether some of it is not served by the engine that was asked for.
+    pub(crate) fn falls_back(&self, asked: Transfer) -> bool {
+        matches!(asked, Transfer::Aperture | Transfer::InPlace)
+            && self.types.iter().any(MemoryType::is_staged_only)
+    }
+
     /// Whether some of it is staged.
     pub(crate) fn stages(&self) -> bool {
         self.types.iter().any(|t| matches!(t.kind, Kind::Emulated { engine: Engine::Staged, .. }))

@@ -69,6 +69,12 @@ impl PhysicalDevice {
                  and applications will find none"
             );
         }
+        let transfer = Config::get().transfer;
+        if state.memory.falls_back(transfer) {
+            log::warn!(
+                "{backing_name}: TIDEMARK_TRANSFER={transfer} needs memory that is host-visible: what is not is staged"
+            );
+        }
         Some(state)
     }
 }

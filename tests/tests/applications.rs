@@ -38,6 +38,19 @@ fn vkcube_draws_the_same_cube() {
     assert_ne!(pictures[0], pictures[1], "the cube does not turn, so these pictures prove little");
 }
 
+/// Tidemark with each engine that is not its first choice.
+fn engines() -> [(&'static str, Driver); 2] {
+    ["staged", "in-place"].map(|engine| (engine, Driver::tidemark().with("TIDEMARK_TRANSFER", engine)))
+}
+
+#[test]
+fn vkcube_draws_the_same_cube_by_each_engine() {
+    for (engine, driver) in engines() {
+        let (expected, actual) = cubes(&Driver::lavapipe(), &driver, 30);
+        expected.expect_identical(&actual, &format!("vkcube-{engine}"));
+    }
+}
+
 #[test]
 fn vkcube_shows_when_flushes_are_missing() {
     let broken = Driver::tidemark().with("TIDEMARK_DEBUG", "noflush");
@@ -76,6 +89,11 @@ fn persistent_opengl_buffers_work() {
 }
 
 #[test]
+fn persistent_opengl_buffers_work_by_each_engine() {
+    engines().iter().for_each(|(_, driver)| persistent_buffers(driver));
+}
+
+#[test]
 fn persistent_opengl_buffers_show_when_copies_are_missing() {
     let display = Xvfb::start();
     for (access, debug) in [("draw", "noflush"), ("read", "noreadback")] {
@@ -92,6 +110,14 @@ fn the_sample_makes_the_same_picture() {
 }
 
 #[test]
+fn the_sample_makes_the_same_picture_by_each_engine() {
+    let expected = sample(&Driver::lavapipe(), None);
+    for (engine, driver) in engines() {
+        expected.expect_identical(&sample(&driver, None), &format!("sample-{engine}"));
+    }
+}
+
+#[test]
 fn the_sample_makes_the_same_picture_in_a_window() {
     let display = Weston::start();
     let expected = sample(&Driver::lavapipe(), Some(&display));
@@ -100,8 +126,12 @@ fn the_sample_makes_the_same_picture_in_a_window() {
 
 #[test]
 fn the_sample_notices_when_copies_are_missing() {
-    for debug in ["noflush", "noreadback"] {
-        let broken = Driver::tidemark().with("TIDEMARK_DEBUG", debug);
+    let staged = Driver::tidemark().with("TIDEMARK_TRANSFER", "staged");
+    let drivers = [Driver::tidemark(), staged].into_iter();
+    for (debug, driver) in
+        drivers.flat_map(|driver| ["noflush", "noreadback"].map(|debug| (debug, driver.clone())))
+    {
+        let broken = driver.with("TIDEMARK_DEBUG", debug);
         let outcome = expect_failure(broken.command(example("sample")).args(["--frames", "3"]), LIMIT);
         assert_eq!(outcome.status.code(), Some(1), "not for a wrong byte: {}", outcome.report());
     }

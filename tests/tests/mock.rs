@@ -11,10 +11,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PART: &str = "TIDEMARK_TEST_MOCK";
 
 /// Each shape's types: flags as vulkaninfo prints them, and heap.
-const SHAPES: [(&str, &[(u32, u32)]); 6] = [
+const SHAPES: [(&str, &[(u32, u32)]); 7] = [
     ("pi", &[(0x7, 0)]),
     ("phone", &[(0x7, 0), (0xb, 0)]),
     ("discrete", &[(0x1, 0), (0x6, 1), (0xe, 1)]),
+    ("card", &[(0x1, 0), (0x6, 1)]),
     ("hidden", &[(0x1, 0)]),
     ("incoherent", &[(0xb, 0)]),
     ("lavapipe", &[(0xf, 0)]),

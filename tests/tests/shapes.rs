@@ -19,7 +19,7 @@ const CA: u32 = 0x8;
 type Types = &'static [(u32, u32)];
 
 /// Shape, mode, and the types that applications see.
-const TYPES: [(&str, &str, Types); 15] = [
+const TYPES: [(&str, &str, Types); 18] = [
     // Uncached, so cached memory is added.
     ("pi", "auto", &[(DL | HV | CO, 0), (DL | HV | CO | CA, 0)]),
     ("pi", "always", &[(DL, 0), (DL | HV | CA, 0), (DL | HV | CO | CA, 0)]),
@@ -38,9 +38,27 @@ const TYPES: [(&str, &str, Types); 15] = [
     (
         "discrete",
         "always",
-        &[(0, 1), (DL, 0), (HV | CA, 1), (HV | CA, 1), (HV | CO | CA, 1), (HV | CO | CA, 1)],
+        // The card's own is staged.
+        &[
+            (0, 1),
+            (DL, 0),
+            (HV | CA, 1),
+            (HV | CA, 1),
+            (DL | HV | CA, 0),
+            (HV | CO | CA, 1),
+            (HV | CO | CA, 1),
+            (DL | HV | CO | CA, 0),
+        ],
     ),
     ("discrete", "never", &[(DL, 0), (HV | CO, 1), (HV | CO | CA, 1)]),
+    // Nothing is cached, and of its own the host sees nothing: both are added.
+    ("card", "auto", &[(DL, 0), (HV | CO, 1), (HV | CO | CA, 1), (DL | HV | CO | CA, 0)]),
+    (
+        "card",
+        "always",
+        &[(0, 1), (DL, 0), (HV | CA, 1), (DL | HV | CA, 0), (HV | CO | CA, 1), (DL | HV | CO | CA, 0)],
+    ),
+    ("card", "never", &[(DL, 0), (HV | CO, 1)]),
     // Nothing is coherent, so that is added, and makes the device one that Vulkan allows.
     ("incoherent", "auto", &[(DL | HV | CA, 0), (DL | HV | CO | CA, 0)]),
     ("incoherent", "always", &[(DL, 0), (DL | HV | CA, 0), (DL | HV | CO | CA, 0)]),
@@ -52,12 +70,14 @@ const TYPES: [(&str, &str, Types); 15] = [
 ];
 
 /// Those with emulated memory.
-const EMULATED: [(&str, &str); 7] = [
+const EMULATED: [(&str, &str); 9] = [
     ("pi", "auto"),
     ("pi", "always"),
     ("phone", "auto"),
     ("phone", "always"),
     ("discrete", "always"),
+    ("card", "auto"),
+    ("card", "always"),
     ("incoherent", "auto"),
     ("incoherent", "always"),
 ];

@@ -25,6 +25,7 @@ each process that used Tidemark goes to standard error.
 Options:
   --mode MODE        what is emulated: auto (what the backing driver lacks), always (everything), never
   --tracker TRACKER  how the CPU's writes are found: auto, write-protect, compare, copy-all
+  --transfer ENGINE  how bytes cross to the device: auto, aperture, staged, in-place
   --readback WAY     how the device's writes come to the CPU: auto, eager, lazy
   --backing DRIVER   the driver underneath, a manifest or a library (default: lavapipe, or else the first
                      installed one that has a device)
@@ -34,7 +35,8 @@ Options:
   --summary FILE     write the summary to FILE as well: a JSON object per process and line
   -h, --help         this text
 
-For what no option says TIDEMARK_MODE, TIDEMARK_TRACKER, TIDEMARK_READBACK, TIDEMARK_BACKING and TIDEMARK_LOG count.
+For what no option says TIDEMARK_MODE, TIDEMARK_TRACKER, TIDEMARK_TRANSFER, TIDEMARK_READBACK, TIDEMARK_BACKING and
+TIDEMARK_LOG count.
 With a folder in TIDEMARK_PROFILE the counters stay there, one file per process.
 
 Exit status: APP's own, or 128 and the signal's number if a signal ended it; 127 if there is no APP, 126 if it cannot
@@ -72,6 +74,7 @@ impl Options {
                 Short('h') | Long("help") => return Ok(None),
                 Long("mode") => options.set("--mode", "TIDEMARK_MODE", arguments.value()?)?,
                 Long("tracker") => options.set("--tracker", "TIDEMARK_TRACKER", arguments.value()?)?,
+                Long("transfer") => options.set("--transfer", "TIDEMARK_TRANSFER", arguments.value()?)?,
                 Long("readback") => options.set("--readback", "TIDEMARK_READBACK", arguments.value()?)?,
                 Long("log") => options.set("--log", "TIDEMARK_LOG", arguments.value()?)?,
                 Long("backing") => options.variables.push(("TIDEMARK_BACKING", backing(arguments.value()?)?)),
@@ -265,6 +268,7 @@ mod tests {
         let error = parse(&["--mode", "some.times. x", "app"]).unwrap_err();
         assert_eq!(error, r#"--mode: there is no "some.times. x"; it is one of auto, always, never"#);
         assert!(parse(&["--tracker", "psychic", "app"]).unwrap_err().contains("write-protect, compare"));
+        assert!(parse(&["--transfer", "psychic", "app"]).unwrap_err().contains("staged, in-place"));
         assert!(parse(&["--log", "", "app"]).unwrap_err().contains("empty"));
     }
 

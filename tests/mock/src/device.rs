@@ -2,15 +2,18 @@
 
 use crate::entry::{self, Void};
 use crate::memory::Memory;
-use crate::misuse::say;
+use crate::misuse::{misuse, say};
 use crate::physical_device::{self, PHYSICAL_DEVICES};
+use crate::queue;
 use crate::shape::Shape;
 use crate::table::Table;
 use ash::vk;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::slice;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Devices.
@@ -22,6 +25,10 @@ pub(crate) struct Device {
     pub(crate) shape: &'static Shape,
     pub(crate) memories: Table<Memory>,
     pub(crate) counters: Counters,
+    /// Held by whoever uses lavapipe's queue.
+    pub(crate) turn: Mutex<()>,
+    /// Handles of queues that lavapipe does not have, by index.
+    pub(crate) queues: Mutex<BTreeMap<u32, vk::Queue>>,
 }
 
 /// What a device did for the host.
@@ -32,6 +39,8 @@ pub(crate) struct Counters {
     /// Bytes copied from pages of the host's own, and to them.
     pub(crate) flushed: AtomicU64,
     pub(crate) invalidated: AtomicU64,
+    /// Commands of queues that lavapipe does not have.
+    pub(crate) made_up: AtomicU64,
 }
 
 /// The variable that names the file for [`Counters`].
@@ -43,7 +52,9 @@ impl Counters {
         let Some(path) = std::env::var_os(LOG) else { return };
         let [maps, flushed, invalidated] =
             [&self.maps, &self.flushed, &self.invalidated].map(|counter| counter.load(Ordering::Relaxed));
-        let line = format!("{shape}: maps {maps}, flushed {flushed}, invalidated {invalidated}\n");
+        let made_up = self.made_up.load(Ordering::Relaxed);
+        let queues = if made_up == 0 { String::new() } else { format!("made-up queues {made_up}, ") };
+        let line = format!("{shape}: {queues}maps {maps}, flushed {flushed}, invalidated {invalidated}\n");
         let file = OpenOptions::new().create(true).append(true).open(path);
         if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
             say(format_args!("{LOG}: {error}"));
@@ -73,6 +84,17 @@ pub(crate) unsafe fn create(
             return vk::Result::ERROR_EXTENSION_NOT_PRESENT;
         }
         info = info.enabled_extension_names(&names);
+        let mut queues = match info.queue_create_info_count {
+            0 => Vec::new(),
+            count => slice::from_raw_parts(info.p_queue_create_infos, count as usize).to_vec(),
+        };
+        for queue in &mut queues {
+            if queue.queue_count > queue::count() {
+                misuse(format_args!("{} queues, where there are {}", queue.queue_count, queue::count()));
+            }
+            queue.queue_count = queue.queue_count.min(1);
+        }
+        info.p_queue_create_infos = queues.as_ptr();
         let result = create(physical, &raw const info, allocator, device);
         if result != vk::Result::SUCCESS {
             return result;
@@ -88,8 +110,15 @@ pub(crate) unsafe fn create(
     };
     // SAFETY: a live device.
     let next = entry::device::Fns::load(|name| unsafe { get?(handle, name.as_ptr()) });
-    let (memories, counters) = (Table::new(), Counters::default());
-    DEVICES.insert(handle, Device { next, shape: state.shape, memories, counters });
+    let device = Device {
+        next,
+        shape: state.shape,
+        memories: Table::new(),
+        counters: Counters::default(),
+        turn: Mutex::default(),
+        queues: Mutex::default(),
+    };
+    DEVICES.insert(handle, device);
     vk::Result::SUCCESS
 }
 

@@ -48,6 +48,8 @@ const SHAPES: &[Shape] = &[
         heaps: TWO_HEAPS,
         types: &[(LOCAL, 0), (all(&[VISIBLE, COHERENT]), 1), (all(&[VISIBLE, COHERENT, CACHED]), 1)],
     },
+    // The same without a cache in between: what the host reads is slow wherever it lies.
+    Shape { name: "card", heaps: TWO_HEAPS, types: &[(LOCAL, 0), (all(&[VISIBLE, COHERENT]), 1)] },
     // Vulkan does not allow it: the host sees nothing at all, and mapping fails.
     Shape { name: "hidden", heaps: ONE_HEAP, types: &[(LOCAL, 0)] },
     // Nor this: nothing is coherent.

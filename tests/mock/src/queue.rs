@@ -1,0 +1,171 @@
+//! VkQueue: more queues than lavapipe has, if the environment asks for them.
+//!
+//! `TIDEMARK_MOCK_QUEUES` is how many there are in its only family. All lead to lavapipe's one, in the order of
+//! submission: so each waits for what was submitted to any before it. What another queue is to go on with while one waits
+//! for the host never happens here.
+
+use crate::device::{DEVICES, Device};
+use crate::physical_device::PHYSICAL_DEVICES;
+use crate::table::Table;
+use ash::vk::{self, Handle};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Queues that were fetched.
+static QUEUES: Table<Queue> = Table::new();
+
+/// The variable that tells how many queues there are.
+const VARIABLE: &str = "TIDEMARK_MOCK_QUEUES";
+
+/// Queues of the family.
+pub(crate) fn count() -> u32 {
+    std::env::var(VARIABLE).ok().and_then(|count| count.parse().ok()).unwrap_or(1).max(1)
+}
+
+/// A queue, of lavapipe's or not.
+struct Queue {
+    device: Arc<Device>,
+    lavapipe: vk::Queue,
+    is_made_up: bool,
+}
+
+/// What a made-up queue's handle points to. The loader keeps its own in the first word of every dispatchable object.
+#[repr(C)]
+struct Dispatchable {
+    loader: usize,
+}
+
+/// What the loader expects to find there.
+const LOADER_MAGIC: usize = 0x01CD_C0DE;
+
+/// vkGetPhysicalDeviceQueueFamilyProperties.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn family_properties(
+    device: vk::PhysicalDevice,
+    families: *mut u32,
+    properties: *mut vk::QueueFamilyProperties,
+) {
+    let Some(state) = PHYSICAL_DEVICES.get(device) else { return };
+    let Some(get) = state.fns.vkGetPhysicalDeviceQueueFamilyProperties else { return };
+    // SAFETY: the arguments are passed on as they came; the structures are then filled.
+    unsafe {
+        get(device, families, properties);
+        if !properties.is_null() {
+            (0..*families as usize).for_each(|index| (*properties.add(index)).queue_count = count());
+        }
+    }
+}
+
+/// vkGetPhysicalDeviceQueueFamilyProperties2.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn family_properties2(
+    device: vk::PhysicalDevice,
+    families: *mut u32,
+    properties: *mut vk::QueueFamilyProperties2<'_>,
+) {
+    let Some(state) = PHYSICAL_DEVICES.get(device) else { return };
+    let Some(get) = state.fns.vkGetPhysicalDeviceQueueFamilyProperties2 else { return };
+    // SAFETY: as above.
+    unsafe {
+        get(device, families, properties);
+        if !properties.is_null() {
+            let set = |index| (*properties.add(index)).queue_family_properties.queue_count = count();
+            (0..*families as usize).for_each(set);
+        }
+    }
+}
+
+/// vkGetDeviceQueue.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn get(handle: vk::Device, family: u32, index: u32, queue: *mut vk::Queue) {
+    let Some(device) = DEVICES.get(handle) else { return };
+    let Some(get) = device.next.vkGetDeviceQueue else { return };
+    let mut lavapipe = vk::Queue::null();
+    // SAFETY: lavapipe's only queue; the place is the caller's.
+    unsafe {
+        get(handle, family, 0, &raw mut lavapipe);
+        *queue = remember(device, lavapipe, index);
+    }
+}
+
+/// vkGetDeviceQueue2.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn get2(handle: vk::Device, info: *const vk::DeviceQueueInfo2<'_>, queue: *mut vk::Queue) {
+    let Some(device) = DEVICES.get(handle) else { return };
+    let Some(get) = device.next.vkGetDeviceQueue2 else { return };
+    let mut lavapipe = vk::Queue::null();
+    // SAFETY: as above, and a valid info.
+    unsafe {
+        let mut first = *info;
+        let index = std::mem::replace(&mut first.queue_index, 0);
+        get(handle, &raw const first, &raw mut lavapipe);
+        *queue = if lavapipe.is_null() { lavapipe } else { remember(device, lavapipe, index) };
+    }
+}
+
+/// The handle of queue `index`, the first of which is lavapipe's.
+fn remember(device: Arc<Device>, lavapipe: vk::Queue, index: u32) -> vk::Queue {
+    if index == 0 {
+        QUEUES.insert(lavapipe, Queue { device, lavapipe, is_made_up: false });
+        return lavapipe;
+    }
+    let mut made_up = device.queues.lock().unwrap_or_else(PoisonError::into_inner);
+    let handle = *made_up.entry(index).or_insert_with(|| {
+        // For as long as the process lives, as there is no telling who still has the handle.
+        let object: &'static Dispatchable = Box::leak(Box::new(Dispatchable { loader: LOADER_MAGIC }));
+        debug_assert_eq!(object.loader, LOADER_MAGIC);
+        vk::Queue::from_raw(std::ptr::from_ref(object) as u64)
+    });
+    drop(made_up);
+    QUEUES.insert(handle, Queue { device, lavapipe, is_made_up: true });
+    handle
+}
+
+/// Lavapipe's queue in the place of `queue`, for one user at a time.
+fn enter<T>(queue: vk::Queue, work: impl FnOnce(&Device, vk::Queue) -> T) -> Option<T> {
+    let state = QUEUES.get(queue)?;
+    let turn: &Mutex<()> = &state.device.turn;
+    let _turn: MutexGuard<'_, ()> = turn.lock().unwrap_or_else(PoisonError::into_inner);
+    state.device.counters.made_up.fetch_add(u64::from(state.is_made_up), Ordering::Relaxed);
+    Some(work(&state.device, state.lavapipe))
+}
+
+/// The commands of a queue: the same for lavapipe's.
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:ident: $command:ident($($arg:ident: $ty:ty),*);)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            /// As the specification demands.
+            pub(crate) unsafe fn $name(queue: vk::Queue, $($arg: $ty),*) -> vk::Result {
+                let result = enter(queue, |device, lavapipe| {
+                    // SAFETY: the arguments are passed on, but for the queue.
+                    device.next.$command.map(|command| unsafe { command(lavapipe, $($arg),*) })
+                });
+                result.flatten().unwrap_or(vk::Result::ERROR_DEVICE_LOST)
+            }
+        )*
+    };
+}
+
+commands! {
+    /// vkQueueSubmit.
+    submit: vkQueueSubmit(count: u32, submits: *const vk::SubmitInfo<'_>, fence: vk::Fence);
+    /// vkQueueSubmit2.
+    submit2: vkQueueSubmit2(count: u32, submits: *const vk::SubmitInfo2<'_>, fence: vk::Fence);
+    /// vkQueueBindSparse.
+    bind_sparse: vkQueueBindSparse(count: u32, binds: *const vk::BindSparseInfo<'_>, fence: vk::Fence);
+    /// vkQueuePresentKHR.
+    present: vkQueuePresentKHR(info: *const vk::PresentInfoKHR<'_>);
+    /// vkQueueWaitIdle.
+    wait_idle: vkQueueWaitIdle();
+}

@@ -1,0 +1,143 @@
+//! Each transfer engine, forced: over lavapipe and over the memory of other devices, with and without a queue of its own;
+//! and the proof that the checks use it.
+
+use std::process::Command;
+use std::time::Duration;
+use tidemark_tests::{Driver, Outcome, Scratch, expect_success, run};
+
+const CHECKS: &str = env!("CARGO_BIN_EXE_coherency-checks");
+const FUZZ: &str = env!("CARGO_BIN_EXE_coherency-fuzz");
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Checks that the host's signal releases a batch. The mock's queues are all one, where copies wait behind that batch.
+const NEED_A_REAL_QUEUE: [&str; 2] = ["signal-after-submit", "set-event-after-submit"];
+
+/// Checks that in-place views of memory that is not coherent may fail: that the host's bytes and the device's within one
+/// atom survive, or what a thread writes while another reads back.
+const NEED_BYTES: [&str; 4] =
+    ["neighbouring-words", "neighbouring-bytes", "write-back-and-forth", "threads-race-with-submits"];
+
+fn over(backing: &Driver, engine: &str) -> Driver {
+    Driver::tidemark_over(backing).with("TIDEMARK_TRANSFER", engine)
+}
+
+/// Drivers with each engine forced, all that is to be emulated emulated.
+fn copying() -> Vec<(String, Driver)> {
+    let shapes = ["discrete", "card", "incoherent"];
+    let backings = shapes.map(|shape| (shape, Driver::mock(shape))).into_iter();
+    backings
+        .chain([("lavapipe", Driver::lavapipe())])
+        .flat_map(|(name, backing)| {
+            ["aperture", "staged"].map(|engine| (format!("{name}, {engine}"), over(&backing, engine)))
+        })
+        .collect()
+}
+
+fn checks(driver: &Driver) -> Command {
+    driver.command(CHECKS)
+}
+
+/// The names of all checks, but for `left_out`.
+fn checks_but(driver: &Driver, left_out: &[&str]) -> Vec<String> {
+    let outcome = expect_success(checks(driver).arg("--list"), LIMIT);
+    outcome.stdout.lines().filter(|name| !left_out.contains(name)).map(Into::into).collect()
+}
+
+#[track_caller]
+fn expect_all_passed(what: &str, outcome: &Outcome) {
+    let passed = outcome.stdout.lines().filter(|line| line.starts_with("passed ")).count();
+    assert!(passed > 30, "{what}: {}", outcome.report());
+}
+
+#[test]
+fn every_check_passes_by_copies() {
+    for (what, driver) in copying() {
+        let outcome = expect_success(&mut checks(&driver), LIMIT);
+        expect_all_passed(&what, &outcome);
+        // A fallback would have said so: where the host does not see the memory, an aperture is none.
+        let falls_back = what == "discrete, aperture" || what == "card, aperture";
+        assert_eq!(outcome.stderr.lines().count() > 0, falls_back, "{what}: {}", outcome.report());
+    }
+}
+
+#[test]
+fn each_tracker_finds_what_to_stage() {
+    for tracker in ["write-protect", "compare", "copy-all"] {
+        let driver = over(&Driver::lavapipe(), "staged").with("TIDEMARK_TRACKER", tracker);
+        let outcome = expect_success(&mut checks(&driver), LIMIT);
+        expect_all_passed(tracker, &outcome);
+        assert_eq!(outcome.stderr, "", "{tracker}: {}", outcome.report());
+    }
+}
+
+/// The negative control.
+#[test]
+fn copies_that_are_left_out_are_missed() {
+    for (what, driver) in copying() {
+        for (debug, name) in [("noflush", "queue-submit"), ("noreadback", "wait-for-fences")] {
+            let outcome = run(checks(&driver.clone().with("TIDEMARK_DEBUG", debug)).arg(name), LIMIT);
+            let said = outcome.stdout.starts_with(&format!("failed {name}: byte "));
+            assert!(said, "{what}, {debug}: {}", outcome.report());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_found_by_the_fuzzer() {
+    for (what, driver) in copying().into_iter().filter(|(what, _)| what.ends_with("staged")) {
+        let mut command = driver.command(FUZZ);
+        let outcome = expect_success(command.args(["--seed", "1", "--seconds", "2"]), LIMIT);
+        assert!(outcome.stdout.contains("\npassed: "), "{what}: {}", outcome.report());
+    }
+}
+
+/// Where the device has a queue to spare, copies go there, and batches wait for them by semaphores.
+#[test]
+fn a_spare_queue_carries_the_copies() {
+    let scratch = Scratch::new();
+    let log = scratch.file("log");
+    let backing = Driver::mock("discrete").with("TIDEMARK_MOCK_QUEUES", "2");
+    let driver = over(&backing, "staged").with("TIDEMARK_MOCK_LOG", &log);
+    let names = checks_but(&driver, &NEED_A_REAL_QUEUE);
+    let outcome = expect_success(checks(&driver).args(names), LIMIT);
+    expect_all_passed("two queues", &outcome);
+    let log = std::fs::read_to_string(log).expect("the mock wrote its log");
+    assert!(log.contains("discrete: made-up queues "), "{log}");
+    assert_eq!(outcome.stderr, "", "{}", outcome.report());
+}
+
+/// On coherent memory there is nothing to do, and nothing is lost.
+#[test]
+fn every_check_passes_in_place_on_coherent_memory() {
+    for (name, backing) in [("lavapipe", Driver::lavapipe()), ("pi", Driver::mock("pi"))] {
+        let outcome = expect_success(&mut checks(&over(&backing, "in-place")), LIMIT);
+        expect_all_passed(name, &outcome);
+        assert_eq!(outcome.stderr, "", "{name}: {}", outcome.report());
+    }
+}
+
+#[test]
+fn checks_pass_in_place_but_for_bytes_of_one_atom() {
+    for tracker in ["auto", "compare", "copy-all"] {
+        let scratch = Scratch::new();
+        let log = scratch.file("log");
+        let driver = over(&Driver::mock("incoherent"), "in-place")
+            .with("TIDEMARK_TRACKER", tracker)
+            .with("TIDEMARK_MOCK_LOG", &log);
+        let names = checks_but(&driver, &NEED_BYTES);
+        expect_all_passed(tracker, &expect_success(checks(&driver).args(names), LIMIT));
+        let log = std::fs::read_to_string(log).expect("the mock wrote its log");
+        assert!(!log.contains("flushed 0,") || !log.contains("invalidated 0"), "{tracker}: {log}");
+    }
+}
+
+/// The negative control.
+#[test]
+fn flushes_that_are_left_out_are_missed_in_place() {
+    let driver = over(&Driver::mock("incoherent"), "in-place");
+    for (debug, name) in [("noflush", "queue-submit"), ("noreadback", "wait-for-fences")] {
+        let outcome = run(checks(&driver.clone().with("TIDEMARK_DEBUG", debug)).arg(name), LIMIT);
+        let said = outcome.stdout.starts_with(&format!("failed {name}: byte "));
+        assert!(said, "{debug}: {}", outcome.report());
+    }
+}
