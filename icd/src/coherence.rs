@@ -3,8 +3,8 @@
 //! - Before the device may start on what the host wrote (submits and host signals), the emulated memory that the batch
 //!   may use is flushed, whether the batch reads or writes it: an old host write must not land on a later one of the
 //!   device. Memory of the type without HOST_COHERENT too: applications that should flush it themselves forget to (Zink
-//!   of Mesa 22.3 takes it for GL_MAP_COHERENT_BIT buffers), and get away with it on most devices. The flush is a copy by
-//!   the CPU, so it cannot queue behind a batch that waits for the very signal.
+//!   of Mesa 22.3 takes it for GL_MAP_COHERENT_BIT buffers), and get away with it on most devices. Copies by the CPU, and
+//!   staged ones on a queue of their own, cannot end up behind a batch that waits for the very signal.
 //! - A host signal may release batches that were submitted long ago: what they use is flushed once more.
 //! - After the host has learned that the device is done with something (waits, and queries that find it done), what
 //!   batches in flight may have written is read back: the application may look at once. All of them, since the

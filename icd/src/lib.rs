@@ -22,7 +22,7 @@
 //!
 //! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a
 //! memory's state; a device's `active` memories, or its `progress` (the list of queues before a queue's counts); last a
-//! mirror's, and then a queue's turn, or those of all queues of a device by their handles. The tables are locked for a
+//! mirror's, then what is staged, and then a queue's turn, or those of all queues of a device by their handles. The tables are locked for a
 //! look-up, with no lock taken inside but `progress`, for a queue that is fetched first. None is held across a wait but,
 //! to idle, the turns of queues that nobody else needs meanwhile, and across a transfer only those of the memory and its
 //! mirror.

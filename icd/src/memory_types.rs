@@ -9,6 +9,8 @@
 //! | DEVICE_LOCAL, HOST_VISIBLE, HOST_CACHED | emulated; the application flushes, and Tidemark again at every submit |
 //! | DEVICE_LOCAL, HOST_VISIBLE, HOST_COHERENT, HOST_CACHED | emulated, flushed at every submit |
 //!
+//! Memory that the host does not see at all is emulated by staging, if there is other memory to stage with.
+//!
 //! Heaps stay the backing driver's, and with them the budget: emulated memory is its memory, plus a host view. A
 //! type on a device-local heap must be device-local itself (VkMemoryPropertyFlagBits). Applications count on it,
 //! too: without a type that is both device-local and host-visible, Zink of Mesa 22.3 maps buffers persistently by

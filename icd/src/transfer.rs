@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `aperture` | by copies of the CPU's, through the backing driver's mapping | host-visible |
 //! | `staged` | by copies of the device's, from and to other memory, which is host-visible | where a buffer may be |
-//! | `in_place` | not at all: the application's view is the backing driver's mapping | host-visible |
+//! | `in-place` | not at all: the application's view is the backing driver's mapping | host-visible |
 //!
 //! The engine belongs to the memory type. An allocation that its engine cannot serve gets another, and a line on the log.
 

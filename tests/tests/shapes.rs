@@ -103,7 +103,8 @@ fn what_a_device_lacks_is_added_and_the_rest_is_left_alone() {
 #[test]
 fn emulated_memory_passes_every_check() {
     for (shape, mode) in EMULATED {
-        let outcome = expect_success(&mut checks(&tidemark(shape, mode)), LIMIT);
+        let driver = tidemark(shape, mode);
+        let outcome = expect_success(&mut checks(&driver), LIMIT);
         let passed = outcome.stdout.lines().filter(|line| line.starts_with("passed ")).count();
         assert!(passed > 35, "{shape}, {mode}: {}", outcome.report());
         // A fallback, or trouble with the backing driver's mapping, would have said so.

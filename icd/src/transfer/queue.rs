@@ -5,12 +5,12 @@
 //! - It is a queue of Tidemark's own where the device has one to spare: copies then go on while the application's queues
 //!   are busy, or wait. A batch waits for what was sent before it by a semaphore, once a queue and sending.
 //! - Else it is one of the application's, *shared*: the order of submission is the order of copies and batches. There,
-//!   copies must not end up behind a batch that waits for the host: see [`TransferQueue::is_shared`].
+//!   copies can end up behind a batch that waits for the host: see [`TransferQueue::is_shared`].
 //!
 //! Every command buffer begins and ends with a barrier between all that the device does and copies. Buffers that stand for
-//! allocations are concurrent among the device's queue families. Resources of the application's that are exclusive to one
-//! family may share their memory: their bytes are the same to every family of a device whose copies are of bytes; it is on
-//! devices with several families that a family of the application's own is preferred, all the same.
+//! allocations are concurrent among the device's queue families. Resources of the application's that share their memory may
+//! be exclusive to one family, and nobody hands them over: buffers and linear images are the same bytes to all of them on any
+//! device known. A spare queue of a family that the application uses is preferred all the same.
 
 use super::staging::{PIECES, Piece, Staging};
 use crate::queue::Queue;
