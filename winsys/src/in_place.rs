@@ -259,3 +259,7 @@ fn sees_writes(tracker: &dyn Tracker, page: *mut u8) -> io::Result<bool> {
     // One that takes every page for written is as right.
     Ok(reports[1].iter().eq([&span]))
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
