@@ -11,7 +11,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Checks that the host's signal releases a batch, behind which copies must not wait. Lavapipe has one queue, and the
 /// mock's are all that one.
-const NEED_A_QUEUE: [&str; 2] = ["signal-after-submit", "set-event-after-submit"];
+const NEED_A_QUEUE: [&str; 3] =
+    ["signal-after-submit", "set-event-after-submit", "cached-memory-flushed-late"];
 
 /// Checks that in-place views of memory that is not coherent may fail: that the host's bytes and the device's within one
 /// atom survive.
