@@ -98,7 +98,7 @@ struct drm_tidemark_query {
 /**
  * struct drm_tidemark_object_create - a new object, of zeros
  *
- * Memory is taken page by page, when first written: an object may be far larger
+ * Memory is taken page by page, when first touched: an object may be far larger
  * than the machine.
  */
 struct drm_tidemark_object_create {

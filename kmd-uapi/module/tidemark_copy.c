@@ -200,8 +200,10 @@ static struct page *tidemark_side_page(struct tidemark_side *side, pgoff_t index
 
 		return page ?: hmm_pfn_to_page(side->pfns[n]);
 	}
-	entry = side->write ? tidemark_object_populate(obj, index, obj->placement)
-			    : xa_load(&obj->backing, index);
+	if (side->write)
+		entry = tidemark_object_populate(obj, index, obj->placement, TIDEMARK_GFP_CALL);
+	else
+		entry = xa_load(&obj->backing, index);
 	if (!entry || IS_ERR(entry))
 		return entry;
 	return tidemark_entry_page(entry);

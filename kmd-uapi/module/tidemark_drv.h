@@ -6,8 +6,8 @@
  *
  *   mmap_lock
  *     an object's reservation (dma_resv): its backing, marks and counters
- *       a queue's lock: the order of its jobs
- *         the device's users lock: that pages are still those of a user object
+ *       the device's users lock: that pages are still those of a user object
+ *         a queue's lock: the order of its jobs
  *       a page's lock: that a PTE is about to be made for it
  *         i_mmap_rwsem, page table locks: taken by the helpers
  *
@@ -105,6 +105,13 @@ struct tidemark_file {
 
 #define TIDEMARK_ON_DEVICE	1
 
+/*
+ * For pages. Calls fail when memory is short; a fault cannot, so that the
+ * kernel has to find, or make, some.
+ */
+#define TIDEMARK_GFP_FAULT	(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_ZERO | __GFP_NOWARN)
+#define TIDEMARK_GFP_CALL	(TIDEMARK_GFP_FAULT | __GFP_RETRY_MAYFAIL)
+
 static inline struct page *tidemark_entry_page(void *entry)
 {
 	return xa_untag_pointer(entry);
@@ -153,7 +160,8 @@ static inline pgoff_t tidemark_object_pages(const struct tidemark_object *obj)
 struct tidemark_object *tidemark_object_new(struct drm_device *drm, u64 size);
 struct tidemark_object *tidemark_object_lookup(struct drm_file *file, u32 handle);
 struct tidemark_object *tidemark_object_lookup_backed(struct drm_file *file, u32 handle);
-void *tidemark_object_populate(struct tidemark_object *obj, pgoff_t index, u32 placement);
+void *tidemark_object_populate(struct tidemark_object *obj, pgoff_t index, u32 placement,
+			       gfp_t gfp);
 int tidemark_object_lock_idle(struct tidemark_object *obj);
 int tidemark_object_create_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
 
@@ -242,7 +250,7 @@ int tidemark_copy_ioctl(struct drm_device *drm, void *data, struct drm_file *fil
 int tidemark_wait_ioctl(struct drm_device *drm, void *data, struct drm_file *file);
 
 /* tidemark_migrate.c */
-int tidemark_bring_back(struct tidemark_object *obj, pgoff_t first, pgoff_t end);
+int tidemark_bring_back(struct tidemark_object *obj, pgoff_t first, pgoff_t end, gfp_t gfp);
 void tidemark_heap_release(struct tidemark_device *tdev, u64 size);
 bool tidemark_heap_take(struct tidemark_device *tdev, u64 size);
 int tidemark_place_ioctl(struct drm_device *drm, void *data, struct drm_file *file);

@@ -60,7 +60,8 @@ static struct page *tidemark_fault_page(struct tidemark_object *obj, struct vm_f
 	if (!dma_resv_test_signaled(resv, DMA_RESV_USAGE_KERNEL))
 		goto wait;
 
-	entry = tidemark_object_populate(obj, index, DRM_TIDEMARK_PLACEMENT_SYSTEM);
+	entry = tidemark_object_populate(obj, index, DRM_TIDEMARK_PLACEMENT_SYSTEM,
+					 TIDEMARK_GFP_FAULT);
 	err = PTR_ERR_OR_ZERO(entry);
 	if (!err && !tidemark_entry_on_device(entry)) {
 		obj->counters.faults++;
@@ -70,7 +71,7 @@ static struct page *tidemark_fault_page(struct tidemark_object *obj, struct vm_f
 		pgoff_t first = round_down(index, TIDEMARK_FAULT_AROUND);
 		pgoff_t end = min(first + TIDEMARK_FAULT_AROUND, tidemark_object_pages(obj));
 
-		err = tidemark_bring_back(obj, first, end);
+		err = tidemark_bring_back(obj, first, end, TIDEMARK_GFP_FAULT);
 	}
 	if (!err)
 		goto wait;

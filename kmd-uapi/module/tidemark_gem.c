@@ -120,10 +120,12 @@ struct tidemark_object *tidemark_object_lookup_backed(struct drm_file *file, u32
  * @obj: whose reservation is held
  * @index: of the page
  * @placement: where to put it if there is none; system memory, if the device's is full
+ * @gfp: TIDEMARK_GFP_*
  *
  * Returns: its entry, or an error.
  */
-void *tidemark_object_populate(struct tidemark_object *obj, pgoff_t index, u32 placement)
+void *tidemark_object_populate(struct tidemark_object *obj, pgoff_t index, u32 placement,
+			       gfp_t gfp)
 {
 	struct tidemark_device *tdev = to_tidemark_device(obj->base.dev);
 	void *entry = xa_load(&obj->backing, index);
@@ -135,7 +137,7 @@ void *tidemark_object_populate(struct tidemark_object *obj, pgoff_t index, u32 p
 	if (entry)
 		return entry;
 
-	page = alloc_page(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_ZERO | __GFP_NOWARN);
+	page = alloc_page(gfp);
 	if (!page)
 		return ERR_PTR(-ENOMEM);
 	on_device = placement == DRM_TIDEMARK_PLACEMENT_DEVICE &&

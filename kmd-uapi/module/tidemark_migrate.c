@@ -74,10 +74,11 @@ static void tidemark_move_page(struct tidemark_object *obj, struct tidemark_job 
  * @obj: whose reservation is held
  * @first: index of the first page
  * @end: index past the last page
+ * @gfp: TIDEMARK_GFP_*
  *
  * Returns: 0, also if there were none. -ENOMEM: none were moved.
  */
-int tidemark_bring_back(struct tidemark_object *obj, pgoff_t first, pgoff_t end)
+int tidemark_bring_back(struct tidemark_object *obj, pgoff_t first, pgoff_t end, gfp_t gfp)
 {
 	struct tidemark_job *job;
 	unsigned long index;
@@ -89,7 +90,7 @@ int tidemark_bring_back(struct tidemark_object *obj, pgoff_t first, pgoff_t end)
 	xa_for_each_range(&obj->backing, index, entry, first, end - 1) {
 		if (!tidemark_entry_on_device(entry))
 			continue;
-		page = alloc_page(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_ZERO | __GFP_NOWARN);
+		page = alloc_page(gfp);
 		if (!page)
 			goto no_memory;
 		list_add(&page->lru, &pages);
@@ -159,7 +160,7 @@ static int tidemark_send_away(struct tidemark_object *obj)
 	if (!tidemark_heap_take(tdev, (u64)count << PAGE_SHIFT))
 		return -ENOSPC;
 	for (i = 0; i < count; i++) {
-		page = alloc_page(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_NOWARN);
+		page = alloc_page(TIDEMARK_GFP_CALL);
 		if (!page)
 			goto no_memory;
 		list_add(&page->lru, &pages);
@@ -217,7 +218,7 @@ int tidemark_place_ioctl(struct drm_device *drm, void *data, struct drm_file *fi
 	if (args->placement == DRM_TIDEMARK_PLACEMENT_DEVICE)
 		ret = tidemark_send_away(obj);
 	else
-		ret = tidemark_bring_back(obj, 0, tidemark_object_pages(obj));
+		ret = tidemark_bring_back(obj, 0, tidemark_object_pages(obj), TIDEMARK_GFP_CALL);
 	if (!ret)
 		obj->placement = args->placement;
 	dma_resv_unlock(obj->base.resv);

@@ -22,7 +22,7 @@ struct dma_buf *tidemark_gem_export(struct drm_gem_object *gem, int flags)
 int tidemark_gem_pin(struct drm_gem_object *gem)
 {
 	struct tidemark_object *obj = to_tidemark_object(gem);
-	int ret = tidemark_bring_back(obj, 0, tidemark_object_pages(obj));
+	int ret = tidemark_bring_back(obj, 0, tidemark_object_pages(obj), TIDEMARK_GFP_CALL);
 	long left;
 
 	if (ret)
@@ -49,7 +49,8 @@ struct sg_table *tidemark_gem_get_sg_table(struct drm_gem_object *gem)
 	if (!pages)
 		return ERR_PTR(-ENOMEM);
 	for (i = 0; i < count; i++) {
-		void *entry = tidemark_object_populate(obj, i, DRM_TIDEMARK_PLACEMENT_SYSTEM);
+		void *entry = tidemark_object_populate(obj, i, DRM_TIDEMARK_PLACEMENT_SYSTEM,
+						       TIDEMARK_GFP_CALL);
 
 		if (IS_ERR(entry)) {
 			kvfree(pages);

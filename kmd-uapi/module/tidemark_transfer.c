@@ -19,8 +19,10 @@ static int tidemark_transfer_page(struct tidemark_object *obj, struct page *boun
 
 	if (ret)
 		return ret;
-	entry = write ? tidemark_object_populate(obj, index, obj->placement)
-		      : xa_load(&obj->backing, index);
+	if (write)
+		entry = tidemark_object_populate(obj, index, obj->placement, TIDEMARK_GFP_CALL);
+	else
+		entry = xa_load(&obj->backing, index);
 	if (IS_ERR(entry))
 		ret = PTR_ERR(entry);
 	else if (write)

@@ -587,6 +587,30 @@ pub fn continuation() {
     }
 }
 
+/// Signals that come in the middle of collections.
+pub fn signals() {
+    extern "C" fn ignore(_: i32) {}
+    // SAFETY: a handler that does nothing, without SA_RESTART; a timer that sends its signal every millisecond.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore as extern "C" fn(i32) as usize;
+        assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
+        let every = libc::timeval { tv_sec: 0, tv_usec: 1000 };
+        let timer = libc::itimerval { it_interval: every, it_value: every };
+        assert_eq!(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), 0);
+    }
+    let device = Device::open();
+    for tracking in BOTH {
+        let handle = device.object(3000, tracking);
+        let view = device.view(handle, 0);
+        let expected: Vec<usize> = (0..3000).filter(|page| page % 5 != 0).collect();
+        for _ in 0..5 {
+            expected.iter().for_each(|&page| view.touch(page));
+            assert_eq!(device.collect_by(handle, 4096), Ok(expected.clone()));
+        }
+    }
+}
+
 pub fn many_objects() {
     let device = Device::open();
     let handles: Vec<u32> = (0..50).map(|i| device.object(8, BOTH[i % 2])).collect();

@@ -1,6 +1,6 @@
 //! Every way in which a call can fail, and that it fails in this way.
 
-use std::ptr;
+use std::{fs, ptr};
 
 use tidemark_kmd_uapi::tidemark_drm as uapi;
 
@@ -276,6 +276,45 @@ pub fn transfer() {
     let view = device.view(handle, 0);
     assert_eq!(view.get(PAGE), b'o');
     assert_eq!(device.collect(handle), [], "nobody wrote through a view");
+}
+
+/// Calls fail when memory is short, and leave everything as it was. The limit is that of a control group: Debian's
+/// kernels inject no faults.
+pub fn memory_runs_out() {
+    let group = std::path::Path::new("/sys/fs/cgroup/short");
+    fs::create_dir(group).expect("no control groups");
+    let limit =
+        fs::OpenOptions::new().write(true).open(group.join("memory.max")).expect("no memory controller");
+    rustix::io::pwrite(&limit, b"6M", 0).unwrap();
+    fs::write(group.join("cgroup.procs"), "0").unwrap();
+
+    let device = Device::open();
+    let pages = 4096;
+    let (large, source) = (device.object(pages, uapi::TRACKING_MKWRITE), device.object(256, 0));
+    // This process's own memory is in the group, too: none is taken from here to the end of the shortage.
+    let (bytes, mut read) = (vec![5; PAGE], vec![1; PAGE]);
+    let full = (0..pages).find_map(|page| Some((page, device.write(large, page * PAGE, &bytes).err()?)));
+    let (first_missing, error) = full.expect("memory does not end");
+    assert_eq!(error, libc::ENOMEM);
+
+    // Copying to it, and moving it, which takes as many pages again.
+    let region = [uapi::Region { src_offset: 0, dst_offset: (pages / 2 * PAGE) as u64, size: 1 << 20 }];
+    assert_eq!(device.copy(source, large, &region, &[], &[]), Err(libc::ENOMEM));
+    let before = device.info(large).unwrap();
+    assert_eq!(device.place(large, uapi::PLACEMENT_DEVICE), Err(libc::ENOMEM));
+    let after = device.info(large).unwrap();
+    assert_eq!((after.system_size, after.device_size), (before.system_size, 0));
+    for page in 0..first_missing {
+        device.read(large, page * PAGE, &mut read).unwrap();
+        assert!(read == bytes, "page {page}");
+    }
+
+    // And when there is some again, all goes on.
+    rustix::io::pwrite(&limit, b"max", 0).unwrap();
+    assert_eq!(device.write(large, first_missing * PAGE, &bytes), Ok(0));
+    assert_eq!(device.copy(source, large, &region, &[], &[]), Ok(0));
+    device.wait(large, 0, i64::MAX).unwrap();
+    assert_eq!(device.place(large, uapi::PLACEMENT_DEVICE), Ok(0));
 }
 
 pub fn wait() {
