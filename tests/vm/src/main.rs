@@ -6,6 +6,7 @@
 
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
+mod collections;
 mod counts;
 mod device;
 mod dirty;
@@ -32,7 +33,8 @@ macro_rules! tests {
 const TESTS: &[Test] = tests! {
     failures: query create_and_close lookups map track collect transfer wait memory_runs_out;
     counts: mkwrite_faults_once_a_round dirty_bits_do_not_fault sparse_objects_cost_what_is_there neighbours_are_mapped_along;
-    dirty: exact races controls continuation signals many_objects switches_lose_nothing;
+    dirty: exact races controls switches_lose_nothing;
+    collections: continuation signals many_objects;
     placement: contents_move_along memory_of_the_device_ends faults_wait_without_mmap_lock races;
     jobs: failures bytes order moves_and_jobs interrupted;
     jobs::user: failures follows_the_addresses pages_stay_while_a_job_runs copy_on_write over_a_view races;
