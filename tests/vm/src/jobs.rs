@@ -393,7 +393,7 @@ pub mod user {
                 }
             });
             let mut copied = 0;
-            while copied < 300 {
+            while copied < 300 || device.counters(user).invalidations == 0 {
                 match device.copy(object, user, &[region(0, 0, 8 * PAGE)], &[], &[]) {
                     Ok(_) => copied += 1,
                     Err(error) => assert!(error == libc::EFAULT || error == libc::EINTR, "{error}"),
@@ -401,6 +401,5 @@ pub mod user {
             }
             stop.store(true, Ordering::Relaxed);
         });
-        assert!(device.counters(user).invalidations > 0);
     }
 }
