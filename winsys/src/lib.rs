@@ -14,8 +14,8 @@
 //! The CPU reaches device memory by address ([`DeviceMemory`]), or hands bytes to somebody who copies them
 //! ([`CopiedMemory`]). Where the kernel lets it, a readback may also be put off until a page is touched ([`Readback`]).
 //!
-//! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock the caller's
-//! device memory is called, which must not come back here. A transfer holds its own mirror's lock alone: who waits
+//! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock that of its views is taken,
+//! and the caller's device memory is called, which must not come back here. A transfer holds its own mirror's lock alone: who waits
 //! for that lock needs what is being moved. The pager's thread holds the lock of its providers and under it one
 //! mirror's, so nobody who holds a mirror's takes the former. No thread touches a view under any of these locks: it would
 //! wait for the pager's thread, which waits for the lock.
@@ -42,6 +42,7 @@ mod readback_policy;
 mod sync;
 pub mod telemetry;
 pub mod tracker;
+mod views;
 
 pub use costs::Costs;
 pub use host_memory::{Arena, HostMemory};
@@ -52,6 +53,7 @@ pub use pager::Pager;
 pub use policy::{Switch, Treatment};
 pub use readback_policy::Readback;
 pub use sync::{LockExt, RwLockExt};
+pub use views::Leave;
 
 /// Addresses, page-aligned at both ends.
 pub type Span = std::ops::Range<usize>;

@@ -11,6 +11,7 @@
 
 mod device;
 mod lazy;
+mod placed;
 
 use crate::Span;
 use crate::costs::Costs;
@@ -20,7 +21,7 @@ use crate::page_size;
 use crate::policy::{Plan, Policy, Switch, Treatment};
 use crate::readback_policy::MEASURED;
 use crate::sync::{LockExt, Mutex};
-use crate::tracker::Tracker;
+use crate::views::Views;
 use lazy::{Deferral, Lazy};
 use std::io;
 use std::ops::{AddAssign, Range};
@@ -60,7 +61,7 @@ pub struct Mirror {
     host: Arc<HostMemory>,
     device: Arc<Device>,
     len: usize,
-    tracker: Arc<dyn Tracker>,
+    tracker: Views,
     state: Arc<Mutex<State>>,
 }
 
@@ -139,6 +140,7 @@ impl Mirror {
             runs: Vec::new(),
         }));
         let deferral = Deferral::new(&tracker, &host, &device, &state);
+        let tracker = Views::new(tracker, host.clone());
         let mirror = Self { deferral, host, device, len, tracker, state };
         // View and twin are zeros: what the device memory holds already differs from them, and comes over.
         mirror.readback(0..len);
@@ -227,7 +229,8 @@ impl Mirror {
             return traffic;
         }
         let pages = self.pages_around(range);
-        if !self.deferral.as_ref().is_some_and(|deferral| deferral.defer(pages.clone(), state)) {
+        let deferral = self.deferral.as_ref().filter(|_| !self.tracker.is_placed());
+        if !deferral.is_some_and(|deferral| deferral.defer(pages.clone(), state)) {
             // Fewer pages tell nothing, and the clock costs as much as one of them.
             let start = (state.lazy.is_some() && pages.len() >= MEASURED).then(Instant::now);
             let shared = state.shared.runs(pages.clone()).filter(|(_, is_shared)| *is_shared);

@@ -190,6 +190,13 @@ impl Deferral {
         Ok(())
     }
 
+    /// Reads back all that is stale: from here on no page is held back, until more is put off.
+    pub(super) fn fetch_stale(&self, state: &mut State) {
+        if let Some(lazy) = &mut state.lazy {
+            self.fetch_all(lazy);
+        }
+    }
+
     /// Reads back all that is stale.
     fn fetch_all(&self, lazy: &mut Lazy) {
         let all = 0..self.places.host.len() / page_size();

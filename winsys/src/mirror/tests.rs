@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::readback_policy::Readback;
-use crate::tracker::{Compare, CopyAll, WriteProtect};
+use crate::tracker::{Compare, CopyAll, Tracker, WriteProtect};
 
 /// A vector that outlives the mirror, and is used through this pointer alone meanwhile.
 pub(super) struct Plain(pub(super) *mut u8, pub(super) usize);

@@ -3,9 +3,11 @@
 use crate::Contender;
 use crate::model::{Byte, Found};
 use crate::program::{Operation, Program};
+use rustix::mm::{MapFlags, ProtFlags};
 use std::ops::Range;
+use std::ptr;
 use std::sync::{Arc, Mutex};
-use tidemark_winsys::{Contents, CopiedMemory, Device, DeviceMemory, Mirror, page_size};
+use tidemark_winsys::{Contents, CopiedMemory, Device, DeviceMemory, Leave, Mirror, page_size};
 
 /// What the device memory holds before anybody wrote it.
 const GARBAGE: u8 = 0xEE;
@@ -106,6 +108,9 @@ pub(crate) struct Machine {
     device: *mut u8,
     _buffer: Vec<u8>,
     bytes: Vec<Byte>,
+    /// Addresses for a placed view of all pages, and the bytes that are placed.
+    room: *mut u8,
+    placed: Option<Range<usize>>,
     /// By page: whether the device may write it.
     shared: Vec<bool>,
     /// By page: whether the host wrote it since it was flushed.
@@ -129,7 +134,18 @@ impl Machine {
             Mirror::new(&contender.arena, contender.costs, memory, contents).expect("memory for a few pages");
         let is_defined = contents == Contents::Defined;
         let pages = len.div_ceil(page_size());
+        // SAFETY: a new mapping at an address the kernel chooses.
+        let room = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                pages * page_size(),
+                ProtFlags::empty(),
+                MapFlags::PRIVATE,
+            )
+        };
         Self {
+            room: room.expect("address space for a few pages").cast(),
+            placed: None,
             mirror,
             courier,
             device,
@@ -160,6 +176,8 @@ impl Machine {
             Operation::Flush(range) => self.flush(range),
             Operation::Share(range) => self.share(range),
             Operation::Readback(range) => self.read_back(range),
+            Operation::Place(range) => self.unplace().and_then(|()| self.place(range)),
+            Operation::Unplace => self.unplace(),
             Operation::Dense { range, times } => (0..*times).try_for_each(|time| {
                 for page in self.pages(range) {
                     let at = page * page_size() + usize::from(time);
@@ -177,9 +195,14 @@ impl Machine {
     }
 
     fn host_writes(&mut self, range: &Range<usize>, value: u8) {
-        let range = self.clip(range);
+        let mapped = self.placed.clone().unwrap_or(0..self.bytes.len());
+        let range = range.start.clamp(mapped.start, mapped.end)..range.end.clamp(mapped.start, mapped.end);
+        let view = if self.placed.is_some() { self.room } else { self.mirror.view() };
         // SAFETY: inside the view.
-        unsafe { self.mirror.view().add(range.start).write_bytes(value, range.len()) };
+        unsafe { view.add(range.start).write_bytes(value, range.len()) };
+        if range.is_empty() {
+            return;
+        }
         for page in self.pages(&range) {
             self.written[page] = true;
         }
@@ -221,6 +244,30 @@ impl Machine {
         self.judge("readback", range, |byte, page, found| byte.after_readback(pages.contains(&page), found))
     }
 
+    fn place(&mut self, range: &Range<usize>) -> Result<(), String> {
+        let pages = self.pages(range);
+        let range = pages.start * page_size()..(pages.end * page_size()).min(self.bytes.len());
+        if range.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the room's own addresses, of as many pages.
+        unsafe { self.mirror.place(self.room.add(range.start), range.clone()) }
+            .map_err(|error| format!("placing {range:?}: {error}"))?;
+        self.placed = Some(range);
+        Ok(())
+    }
+
+    /// The addresses stay the room's, or another thread might get them.
+    fn unplace(&mut self) -> Result<(), String> {
+        let was_placed =
+            self.mirror.unplace(Leave::Reservation).map_err(|error| format!("unplacing: {error}"))?;
+        let placed = self.placed.take();
+        if was_placed != placed.is_some() {
+            return Err(format!("{placed:?} was placed"));
+        }
+        Ok(())
+    }
+
     /// Whether all bytes are what they may be after a `sync` of `range`.
     fn judge(
         &mut self,
@@ -235,6 +282,11 @@ impl Machine {
         // SAFETY: inside the view, and all of the buffer.
         unsafe {
             self.mirror.view().copy_to_nonoverlapping(view.as_mut_ptr(), len);
+            // The same pages.
+            if let Some(placed) = &self.placed {
+                let seen = view.as_mut_ptr().add(placed.start);
+                self.room.add(placed.start).copy_to_nonoverlapping(seen, placed.len());
+            }
             self.device.copy_to_nonoverlapping(device.as_mut_ptr(), len + BEHIND);
         }
         for (at, byte) in self.bytes.iter_mut().enumerate() {
@@ -259,5 +311,14 @@ impl Machine {
     fn pages(&self, range: &Range<usize>) -> Range<usize> {
         let end = range.end.min(self.bytes.len()).div_ceil(page_size());
         (range.start / page_size()).min(end)..end
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.unplace();
+        let len = self.bytes.len().next_multiple_of(page_size());
+        // SAFETY: the room's own addresses, where nothing is placed any more.
+        let _ = unsafe { rustix::mm::munmap(self.room.cast(), len) };
     }
 }

@@ -30,6 +30,10 @@ pub(crate) enum Operation {
     Flush(Range<usize>),
     Share(Range<usize>),
     Readback(Range<usize>),
+    /// The host has the pages of `range` mapped elsewhere from now on, and only these.
+    Place(Range<usize>),
+    /// It has all of them mapped where they were at first.
+    Unplace,
     /// So many times, the host writes to each page of `range`, and all is flushed.
     Dense {
         range: Range<usize>,
@@ -61,6 +65,8 @@ impl Operation {
             3 => sync(pages).prop_map(Self::Flush),
             2 => sync(pages).prop_map(Self::Share),
             3 => sync(pages).prop_map(Self::Readback),
+            1 => bytes(pages).prop_map(Self::Place),
+            1 => Just(Self::Unplace),
             1 => (bytes(pages), 1..20u8).prop_map(|(range, times)| Self::Dense { range, times }),
         ]
     }
