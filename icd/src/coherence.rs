@@ -316,7 +316,7 @@ pub(crate) fn count_readback(memory: &Memory, Traffic { bytes, fetched, .. }: Tr
 }
 
 /// A range of an allocation that is mapped, so that its size fits.
-fn in_bytes(range: Range<u64>) -> Range<usize> {
+pub(crate) fn in_bytes(range: Range<u64>) -> Range<usize> {
     let fit = |value| usize::try_from(value).unwrap_or(usize::MAX);
     fit(range.start)..fit(range.end)
 }

@@ -1,5 +1,6 @@
 //! VkDevice: creation, the look-up of commands, queues, and idling.
 
+use crate::chain;
 use crate::coherence::Coherence;
 use crate::entry;
 use crate::hidden;
@@ -94,7 +95,16 @@ pub(crate) unsafe fn create(
     // SAFETY: a valid create info of a device of this instance.
     let plan = state.memory.stages().then(|| unsafe { Plan::new(&backing, physical, &info) }).flatten();
     plan.iter().for_each(|plan| plan.apply(&mut info));
-    // SAFETY: the arguments are passed on as they came, but for names that the backing driver does not know, and the queues.
+    let mut chains = Vec::new();
+    for features in offers.iter().filter_map(|offer| offer.features()) {
+        // SAFETY: a valid chain: the application's, or a copy of it that lives as long as `chains`.
+        if let Some(chain) = unsafe { chain::without(info.p_next, features) } {
+            info.p_next = chain.head();
+            chains.push(chain);
+        }
+    }
+    // SAFETY: the arguments are passed on as they came, but for what Tidemark offers instead of the backing driver,
+    // and the queues.
     let result = unsafe { create(physical, &raw const info, allocator, device) };
     if result != vk::Result::SUCCESS {
         return result;

@@ -12,10 +12,6 @@ pub(crate) const EXTENSIONS: &[(&CStr, &str)] = &[
         c"VK_EXT_external_memory_host",
         "imported pages would be device memory and host memory at once, with nothing in between to synchronise",
     ),
-    (
-        c"VK_EXT_map_memory_placed",
-        "the application would choose the address of its view, which the arena chooses",
-    ),
     // Their commands name buffers in ways that nobody follows, so a batch's use of emulated memory would go unnoticed.
     (c"VK_NV_ray_tracing", UNFOLLOWED),
     (c"VK_NV_device_generated_commands", UNFOLLOWED),

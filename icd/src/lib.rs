@@ -12,6 +12,7 @@
 //! | `progress` | how far each queue is known to be |
 //! | `memory_types` | the memory types applications see, and how they map onto the backing driver's |
 //! | `coherence` | sync points: what is flushed and read back, and when |
+//! | `placed` | placed maps: structures that `ash` lacks, and what they say |
 //! | `allocation` | what the chain of an allocation says of its memory |
 //! | `transfer` | how bytes cross between host views and device memory |
 //! | `backing`, `discovery` | finding and loading the backing driver |
@@ -49,6 +50,7 @@ mod memory;
 mod memory_types;
 mod offered;
 mod physical_device;
+mod placed;
 mod profile;
 mod progress;
 mod queue;

@@ -5,6 +5,7 @@ use crate::coherence::{self, Coherence};
 use crate::config::Config;
 use crate::device::Device;
 use crate::memory_types::Kind;
+use crate::placed;
 use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Done, Point, Progress};
 use crate::references::{self, Ranges};
@@ -18,7 +19,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tidemark_winsys::telemetry::Counter;
-use tidemark_winsys::{self as winsys, Contents, HostView, InPlace, LockExt, Mirror, RwLockExt};
+use tidemark_winsys::{self as winsys, Contents, HostView, InPlace, Leave, LockExt, Mirror, RwLockExt};
 
 /// An allocation of an emulated type.
 pub(crate) struct Memory {
@@ -345,6 +346,9 @@ pub(crate) unsafe fn free(
         // readbacks in progress.
         let mirror = emulated.state.hold().mirror.take();
         if let Some(mirror) = mirror {
+            if let Err(error) = mirror.unplace(Leave::Nothing) {
+                log::error!("{memory:?}: stays mapped where it was placed: {error}");
+            }
             if let Some(treatment) = mirror.treatment() {
                 log::debug!("{memory:?}: freed; it was treated as {treatment:?}");
             }
@@ -371,7 +375,7 @@ pub(crate) unsafe fn map(
     data: *mut *mut c_void,
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
-    match map_emulated(&state, memory, offset) {
+    match map_emulated(&state, memory, offset, None) {
         // SAFETY: `data` is valid for writes.
         Some(Ok(address)) => unsafe {
             *data = address;
@@ -397,8 +401,9 @@ pub(crate) unsafe fn map2(
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: a valid map info.
-    let vk::MemoryMapInfoKHR { memory, offset, size, flags, .. } = unsafe { *info };
-    match map_emulated(&state, memory, offset) {
+    let (vk::MemoryMapInfoKHR { memory, offset, size, flags, .. }, address) =
+        unsafe { (*info, placed::address(&*info)) };
+    match map_emulated(&state, memory, offset, address.map(|address| (address, size))) {
         // SAFETY: `data` is valid for writes.
         Some(Ok(address)) => unsafe {
             *data = address;
@@ -415,16 +420,32 @@ pub(crate) unsafe fn map2(
     }
 }
 
-/// Maps a memory of an emulated type and brings its view up to date; `None` if it is of another type.
+/// Maps a memory of an emulated type, in its own view or `size` bytes of it at an address, and brings that up to date;
+/// `None` if it is of another type.
 fn map_emulated(
     device: &Device,
     memory: vk::DeviceMemory,
     offset: vk::DeviceSize,
+    place: Option<(*mut u8, vk::DeviceSize)>,
 ) -> Option<Result<*mut c_void, vk::Result>> {
     let coherence = device.coherence.as_ref()?;
     let emulated = coherence.memory(memory)?;
     Some(measured(Counter::ReadbackNanoseconds, || {
         let mirror = emulated.mirror_or_new(device, coherence)?;
+        if let Some((address, size)) = place {
+            let whole = emulated.len() as u64;
+            let end = if size == vk::WHOLE_SIZE { whole } else { offset.saturating_add(size) };
+            let range = coherence::in_bytes(offset..end);
+            log::debug!("{memory:?}: {range:?} to be mapped at {address:p}, read back eagerly meanwhile");
+            // SAFETY: the application gives the addresses away by this call, and has the memory mapped nowhere else.
+            unsafe { mirror.place(address, range) }.map_err(|error| {
+                log::error!(
+                    "vkMapMemory2: {memory:?} cannot be mapped at {address:p} ({error}). Address, offset and size must be \
+                     multiples of minPlacedMemoryMapAlignment, and the range inside the allocation"
+                );
+                vk::Result::ERROR_MEMORY_MAP_FAILED
+            })?;
+        }
         // A wait that Tidemark did not see may have come before, or a write by somebody else.
         if emulated.is_external {
             coherence::readback(&emulated, &*mirror, 0..emulated.len() as u64);
@@ -432,6 +453,9 @@ fn map_emulated(
             emulated.read_back_in_flight();
         }
         profile::count(Counter::Maps, 1);
+        if let Some((address, _)) = place {
+            return Ok(address.cast());
+        }
         let view = mirror.view();
         log::debug!("{memory:?}: mapped at {view:p}");
         let offset = usize::try_from(offset).map_err(|_| vk::Result::ERROR_MEMORY_MAP_FAILED)?;
@@ -445,7 +469,7 @@ fn map_emulated(
 /// As the specification demands.
 pub(crate) unsafe fn unmap(device: vk::Device, memory: vk::DeviceMemory) {
     let Some(state) = DEVICES.get(device) else { return };
-    if !unmap_emulated(&state, memory)
+    if unmap_emulated(&state, memory, Leave::Nothing).is_none()
         && let Some(unmap) = state.next.vkUnmapMemory
     {
         // SAFETY: the arguments are passed on as they came.
@@ -460,9 +484,10 @@ pub(crate) unsafe fn unmap(device: vk::Device, memory: vk::DeviceMemory) {
 pub(crate) unsafe fn unmap2(device: vk::Device, info: *const vk::MemoryUnmapInfoKHR<'_>) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: a valid unmap info.
-    let memory = unsafe { (*info).memory };
-    if unmap_emulated(&state, memory) {
-        return vk::Result::SUCCESS;
+    let (memory, is_reserved) = unsafe { ((*info).memory, placed::is_reserved(&*info)) };
+    let leave = if is_reserved { Leave::Reservation } else { Leave::Nothing };
+    if let Some(result) = unmap_emulated(&state, memory, leave) {
+        return result;
     }
     match (state.next.vkUnmapMemory2, state.next.vkUnmapMemory) {
         // SAFETY: the arguments are passed on as they came.
@@ -476,12 +501,26 @@ pub(crate) unsafe fn unmap2(device: vk::Device, info: *const vk::MemoryUnmapInfo
     }
 }
 
-/// Unmaps a memory of an emulated type; false if it is of another type.
+/// Unmaps a memory of an emulated type; `None` if it is of another type.
 ///
-/// The mirror stays, and so does the backing driver's mapping: applications that unmap tend to map again. What was
-/// written last is flushed when a batch uses it, as ever.
-fn unmap_emulated(device: &Device, memory: vk::DeviceMemory) -> bool {
-    device.coherence.as_ref().is_some_and(|coherence| coherence.memory(memory).is_some())
+/// The mirror stays, and so do its own view and the backing driver's mapping: applications that unmap tend to map again.
+/// What was written last is flushed when a batch uses it, as ever.
+fn unmap_emulated(device: &Device, memory: vk::DeviceMemory, leave: Leave) -> Option<vk::Result> {
+    let emulated = device.coherence.as_ref()?.memory(memory)?;
+    let unplaced = emulated.mirror().map_or(Ok(false), |mirror| mirror.unplace(leave));
+    Some(match unplaced {
+        Ok(was_placed) if was_placed || leave == Leave::Nothing => vk::Result::SUCCESS,
+        Ok(_) => {
+            log::error!(
+                "vkUnmapMemory2: {memory:?} was not placed, so its addresses cannot be left reserved"
+            );
+            vk::Result::ERROR_MEMORY_MAP_FAILED
+        }
+        Err(error) => {
+            log::error!("{memory:?}: cannot be unmapped: {error}");
+            vk::Result::ERROR_MEMORY_MAP_FAILED
+        }
+    })
 }
 
 /// vkFlushMappedMemoryRanges.

@@ -58,8 +58,13 @@ impl MemoryType {
         self.kind != Kind::PassedThrough
     }
 
-    fn is_host_visible(&self) -> bool {
+    pub(crate) fn is_host_visible(&self) -> bool {
         self.flags.contains(Flags::HOST_VISIBLE)
+    }
+
+    /// Whether the host has pages of its own for its memory, which can be mapped anywhere.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        matches!(self.kind, Kind::Emulated { engine, .. } if engine != Engine::InPlace)
     }
 
     /// Whether the host gets into its memory by staging alone.

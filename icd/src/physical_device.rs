@@ -42,7 +42,7 @@ impl PhysicalDevice {
         let memory = MemoryTypes::new(&memory, mode, Config::get().transfer);
         let offers = if memory.emulates() {
             let theirs = instance.extensions_of(device);
-            theirs.map(|theirs| offered::beside(&theirs)).unwrap_or_default()
+            theirs.map(|theirs| offered::beside(&theirs, &memory)).unwrap_or_default()
         } else {
             Vec::new()
         };
@@ -341,7 +341,10 @@ pub(crate) unsafe fn enumerate_extensions(
         Err(error) => return error,
     };
     all.retain(|extension| {
-        extension.extension_name_as_c_str().is_ok_and(|name| hidden::reason(name).is_none())
+        let is_offered = |name| state.offers.iter().any(|offer| offer.name == name);
+        extension
+            .extension_name_as_c_str()
+            .is_ok_and(|name| hidden::reason(name).is_none() && !is_offered(name))
     });
     all.extend(state.offers.iter().map(|offer| offer.properties()));
     let total = u32::try_from(all.len()).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
 //! A device, buffers, and command buffers: what every check needs.
 
 use ash::vk;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::Failure;
@@ -60,7 +60,15 @@ impl Deref for Gpu {
 
 impl Gpu {
     pub(crate) fn new() -> Result<Arc<Self>, Failure> {
-        let base = tidemark_tests::Gpu::with_names(crate::COMMAND.get().map_or(&[], std::slice::from_ref))?;
+        Self::of(tidemark_tests::Gpu::with_names(names())?)
+    }
+
+    /// One where memory can be placed if the device can do that.
+    pub(crate) fn placing() -> Result<Arc<Self>, Failure> {
+        Self::of(tidemark_tests::Gpu::placing(names())?)
+    }
+
+    fn of(base: tidemark_tests::Gpu) -> Result<Arc<Self>, Failure> {
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(0);
         // SAFETY: a live device; the pool is destroyed in `drop`.
         let pool = unsafe { base.device.create_command_pool(&info, None) }?;
@@ -298,6 +306,34 @@ impl Gpu {
         Ok(())
     }
 
+    /// Submits a batch that waits for the host, does something `meanwhile`, lets the batch go, and waits for it.
+    pub(crate) fn run_after(
+        &self,
+        commands: vk::CommandBuffer,
+        meanwhile: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let (gate, fence) = (self.timeline()?, self.fence()?);
+        let (gates, values, stages) = ([gate], [1], [vk::PipelineStageFlags::ALL_COMMANDS]);
+        let commands = [commands];
+        let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
+        let submits = [vk::SubmitInfo::default()
+            .wait_semaphores(&gates)
+            .wait_dst_stage_mask(&stages)
+            .command_buffers(&commands)
+            .push_next(&mut timeline)];
+        // SAFETY: live objects, and a queue that one thread uses.
+        unsafe { self.device.queue_submit(self.queue, &submits, fence) }?;
+        let done = meanwhile();
+        // SAFETY: as above; destroyed when the batch is done.
+        unsafe {
+            self.device.signal_semaphore(&vk::SemaphoreSignalInfo::default().semaphore(gate).value(1))?;
+            self.device.wait_for_fences(&[fence], true, LONG)?;
+            self.device.destroy_semaphore(gate, None);
+            self.device.destroy_fence(fence, None);
+        }
+        done
+    }
+
     pub(crate) fn submit(&self, commands: vk::CommandBuffer, fence: vk::Fence) -> Result<(), Failure> {
         let buffers = [commands];
         let submits = [vk::SubmitInfo::default().command_buffers(&buffers)];
@@ -319,6 +355,11 @@ impl Drop for Gpu {
             self.device.destroy_command_pool(self.pool, None);
         }
     }
+}
+
+/// The name that a command is to be looked up by, if there is one.
+fn names() -> &'static [std::ffi::CString] {
+    crate::COMMAND.get().map_or(&[], std::slice::from_ref)
 }
 
 /// A buffer with memory of its own.
@@ -384,6 +425,31 @@ impl Buffer {
         self.mapped.set(std::ptr::null_mut());
         // SAFETY: mapped by `map`.
         unsafe { self.gpu.device.unmap_memory(self.memory) }
+    }
+
+    /// Maps `bytes` of it at `address`.
+    pub(crate) fn place(&self, address: *mut u8, bytes: Range<u64>) -> Result<(), Failure> {
+        let map2 = self.map2()?;
+        let size = bytes.end - bytes.start;
+        // SAFETY: host-visible memory that is not mapped; the checks have nothing else at the address.
+        let placed = unsafe { map2.place(self.memory, bytes.start, size, address) }?;
+        if placed != address {
+            return Err(format!("placed at {placed:p}, not at {address:p}").into());
+        }
+        let skipped = usize::try_from(bytes.start).expect("these buffers fit the address space");
+        self.mapped.set(address.wrapping_sub(skipped));
+        Ok(())
+    }
+
+    /// Unmaps it by structure, and leaves its addresses reserved if it `reserves`.
+    pub(crate) fn unplace(&self, reserves: bool) -> Result<(), Failure> {
+        self.mapped.set(std::ptr::null_mut());
+        // SAFETY: mapped by `place` or `map`.
+        Ok(unsafe { self.map2()?.unmap(self.memory, reserves) }?)
+    }
+
+    fn map2(&self) -> Result<&tidemark_tests::Map2, Failure> {
+        self.gpu.map2.as_ref().ok_or_else(|| "no VK_KHR_map_memory2".to_string().into())
     }
 
     /// Where the byte at `offset` is mapped.

@@ -18,6 +18,7 @@ mod limits;
 mod maps;
 mod memory_types;
 mod objects;
+mod placed;
 mod references;
 mod spirv;
 mod submits;
@@ -82,6 +83,7 @@ fn checks() -> Vec<Check> {
         swapchains::CHECKS,
         objects::CHECKS,
         maps::CHECKS,
+        placed::CHECKS,
         memory_types::CHECKS,
         limits::CHECKS,
     ]

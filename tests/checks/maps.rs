@@ -7,6 +7,9 @@ use crate::{Outcome, Verdict};
 
 pub(crate) const CHECKS: &[super::Check] = &[
     ("map-at-offset", map_at_offset),
+    ("map-any-part", map_any_part),
+    ("written-while-unmapped", written_while_unmapped),
+    ("map-in-flight", map_in_flight),
     ("contents-survive-unmapping", contents_survive_unmapping),
     ("write-then-unmap", write_then_unmap),
     ("free-while-mapped", free_while_mapped),
@@ -47,6 +50,75 @@ fn map_at_offset() -> Verdict {
         }
         // SAFETY: mapped above.
         unsafe { gpu.device.unmap_memory(from.memory) };
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Parts of all sizes at all kinds of offsets, each at an address that is aligned as the limit says, less the offset.
+fn map_any_part() -> Verdict {
+    let gpu = Gpu::new()?;
+    // SAFETY: a device of a live instance.
+    let limits = unsafe { gpu.instance.get_physical_device_properties(gpu.physical) }.limits;
+    let buffer = gpu.coherent(SIZE)?;
+    buffer.write_pattern(3);
+    let expected: Vec<u8> = (0..buffer.len()).map(|offset| buffer.load(offset)).collect();
+    buffer.unmap();
+    for offset in [0, 1, 63, 64, 4095, 4096, 4097, 65_535, 69_999] {
+        for size in [1, 2, 64, 4096, 5000, SIZE - offset, vk::WHOLE_SIZE] {
+            let end = if size == vk::WHOLE_SIZE { SIZE } else { offset + size };
+            if end > SIZE {
+                continue;
+            }
+            let flags = vk::MemoryMapFlags::empty();
+            // SAFETY: not mapped; the range lies inside.
+            let address = unsafe { gpu.device.map_memory(buffer.memory, offset, size, flags) }?.cast::<u8>();
+            let start = address.addr().wrapping_sub(usize::try_from(offset).unwrap_or(0));
+            if !start.is_multiple_of(limits.min_memory_map_alignment) {
+                return Err(format!("the map at {offset} is at {address:p}").into());
+            }
+            for (index, byte) in expected[offset as usize..end as usize].iter().enumerate() {
+                // SAFETY: inside the mapped range.
+                if unsafe { address.add(index).read_volatile() } != *byte {
+                    return Err(format!("byte {index} of {size} at {offset} is wrong").into());
+                }
+            }
+            // SAFETY: mapped above.
+            unsafe { gpu.device.unmap_memory(buffer.memory) };
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The device writes memory that is not mapped, and was before.
+fn written_while_unmapped() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let copy = gpu.copy(&from, &to)?;
+    for round in 1..5 {
+        from.write_pattern(round);
+        to.unmap();
+        gpu.run(copy)?;
+        to.map()?;
+        to.expect_pattern(round)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Mapped while a batch waits for the host, which writes what the batch reads and then lets it go.
+fn map_in_flight() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let copy = gpu.copy(&from, &to)?;
+    for round in 1..5 {
+        from.unmap();
+        to.unmap();
+        gpu.run_after(copy, || {
+            from.map()?;
+            to.map()?;
+            from.write_pattern(round);
+            Ok(())
+        })?;
+        to.expect_pattern(round)?;
     }
     Ok(Outcome::Passed)
 }
@@ -167,7 +239,7 @@ fn no_submit_at_all() -> Verdict {
     Ok(Outcome::Passed)
 }
 
-/// Mapped and unmapped by the commands that take structures.
+/// The commands that take structures do what the older ones do, and all may be mixed.
 fn map_memory2() -> Verdict {
     let gpu = Gpu::new()?;
     let map = command!(gpu, vkMapMemory2KHR: PFN_vkMapMemory2KHR);
@@ -175,23 +247,24 @@ fn map_memory2() -> Verdict {
     let (Some(map), Some(unmap)) = (map, unmap) else { return Ok(Outcome::Skipped("no vkMapMemory2")) };
     let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
     let copy = gpu.copy(&from, &to)?;
-    from.unmap();
-    for round in 0..4 {
+    let unmap_info = vk::MemoryUnmapInfoKHR::default().memory(from.memory);
+    for (round, offset) in (2..).zip([0u64, 12_345, 65_536]) {
+        from.fill(1);
+        // SAFETY: mapped, by whichever command.
+        unsafe { unmap(gpu.device.handle(), &raw const unmap_info) }.result()?;
         let mut address = std::ptr::null_mut();
-        let info = vk::MemoryMapInfoKHR::default().memory(from.memory).size(vk::WHOLE_SIZE);
-        // SAFETY: host-visible memory that is not mapped.
+        let info = vk::MemoryMapInfoKHR::default().memory(from.memory).offset(offset).size(100);
+        // SAFETY: host-visible memory that is not mapped, of which the range is a part.
         unsafe { map(gpu.device.handle(), &raw const info, &raw mut address) }.result()?;
-        for offset in 0..from.len() {
+        for index in 0..100 {
             // SAFETY: inside the mapping.
-            unsafe { address.cast::<u8>().add(offset).write_volatile(round) };
+            unsafe { address.cast::<u8>().add(index).write_volatile(round) };
         }
         // SAFETY: mapped above.
-        unsafe {
-            let info = vk::MemoryUnmapInfoKHR::default().memory(from.memory);
-            unmap(gpu.device.handle(), &raw const info).result()?;
-        }
+        unsafe { unmap(gpu.device.handle(), &raw const unmap_info) }.result()?;
         gpu.run(copy)?;
-        to.expect(|_| round)?;
+        to.expect(|at| if (offset..offset + 100).contains(&(at as u64)) { round } else { 1 })?;
+        from.map()?;
     }
     Ok(Outcome::Passed)
 }

@@ -3,6 +3,8 @@
 use ash::{Entry, Instance, vk};
 use std::ffi::{CStr, CString, c_void};
 
+use crate::{Map2, PlacedFeatures};
+
 /// The first physical device, with queues that can do everything.
 pub struct Gpu {
     /// The device.
@@ -23,6 +25,10 @@ pub struct Gpu {
     pub has_update_after_bind: bool,
     /// Whether draws may take their count from a buffer.
     pub has_draw_indirect_count: bool,
+    /// VK_KHR_map_memory2, where there is that.
+    pub map2: Option<Map2>,
+    /// What can be placed: nothing, unless that was asked for.
+    pub placed: PlacedFeatures<'static>,
     /// Whether presentations may have numbers.
     pub has_present_id: bool,
     /// The extensions that are enabled.
@@ -65,6 +71,9 @@ const EXTENSIONS: [&CStr; 22] = [
     ash::khr::timeline_semaphore::NAME,
 ];
 
+/// Which `ash` does not know, nor validation layers of its time: they would find fault with its structures.
+const PLACED: &CStr = c"VK_EXT_map_memory_placed";
+
 /// The features that are asked for where the device has them.
 #[derive(Default)]
 struct Features {
@@ -76,6 +85,7 @@ struct Features {
     maintenance5: vk::PhysicalDeviceMaintenance5FeaturesKHR<'static>,
     maintenance6: vk::PhysicalDeviceMaintenance6FeaturesKHR<'static>,
     mesh_shader: vk::PhysicalDeviceMeshShaderFeaturesEXT<'static>,
+    placed: PlacedFeatures<'static>,
     present_id: vk::PhysicalDevicePresentIdFeaturesKHR<'static>,
     present_wait: vk::PhysicalDevicePresentWaitFeaturesKHR<'static>,
     transform_feedback: vk::PhysicalDeviceTransformFeedbackFeaturesEXT<'static>,
@@ -93,6 +103,7 @@ impl Features {
             .push_next(&mut offered.maintenance5)
             .push_next(&mut offered.maintenance6)
             .push_next(&mut offered.mesh_shader)
+            .push_next(&mut offered.placed)
             .push_next(&mut offered.present_id)
             .push_next(&mut offered.present_wait)
             .push_next(&mut offered.transform_feedback);
@@ -126,6 +137,7 @@ impl Features {
                 .maintenance6(is(offered.maintenance6.maintenance6)),
             mesh_shader: vk::PhysicalDeviceMeshShaderFeaturesEXT::default()
                 .mesh_shader(is(offered.mesh_shader.mesh_shader)),
+            placed: PlacedFeatures { p_next: std::ptr::null_mut(), ..offered.placed },
             present_id: vk::PhysicalDevicePresentIdFeaturesKHR::default()
                 .present_id(is(offered.present_id.present_id)),
             present_wait: vk::PhysicalDevicePresentWaitFeaturesKHR::default()
@@ -159,6 +171,7 @@ impl Features {
             ash::khr::present_id::NAME => present_id,
             ash::khr::present_wait::NAME => present_wait,
             ash::ext::transform_feedback::NAME => transform_feedback,
+            PLACED => placed,
         }
         info
     }
@@ -176,7 +189,7 @@ impl Gpu {
     /// # Errors
     /// What failed, in words.
     pub fn new() -> Result<Self, String> {
-        Self::with_names(&[])
+        Self::make(&[], &EXTENSIONS)
     }
 
     /// The same. Commands that have one of `names` are looked up by that one, not by the name that it is an alias of.
@@ -184,6 +197,18 @@ impl Gpu {
     /// # Errors
     /// What failed, in words.
     pub fn with_names(names: &[CString]) -> Result<Self, String> {
+        Self::make(names, &EXTENSIONS)
+    }
+
+    /// The same, where memory can be placed if the device can do that.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub fn placing(names: &[CString]) -> Result<Self, String> {
+        Self::make(names, &[&EXTENSIONS[..], &[PLACED]].concat())
+    }
+
+    fn make(names: &[CString], wanted: &[&'static CStr]) -> Result<Self, String> {
         let failed = |what: &'static str| move |error: vk::Result| format!("{what} returned {error}");
         let entry = load()?;
         // SAFETY: no layer is asked about.
@@ -219,7 +244,7 @@ impl Gpu {
         // SAFETY: a device of the live instance.
         let offered = unsafe { instance.enumerate_device_extension_properties(physical) };
         let offered = offered.map_err(failed("vkEnumerateDeviceExtensionProperties"))?;
-        let extensions = intersect(&EXTENSIONS, &offered);
+        let extensions = intersect(wanted, &offered);
         let extension_names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
         let mut features = Features::of(&instance, physical);
         let has_buffer_device_address = features.vulkan12.buffer_device_address == vk::TRUE;
@@ -230,6 +255,7 @@ impl Gpu {
         let has_update_after_bind =
             features.vulkan12.descriptor_binding_storage_buffer_update_after_bind == vk::TRUE;
         let has_present_id = features.present_id.present_id == vk::TRUE;
+        let placed = if extensions.contains(&PLACED) { features.placed } else { PlacedFeatures::default() };
         let info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
             .enabled_extension_names(&extension_names);
@@ -254,6 +280,7 @@ impl Gpu {
             (0..count).map(|index| unsafe { device.get_device_queue(0, index) }).collect();
         // SAFETY: a device of the live instance.
         let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
+        let map2 = extensions.contains(&ash::khr::map_memory2::NAME).then(|| Map2::new(&instance, &device));
         Ok(Self {
             device,
             queue: queues[0],
@@ -265,6 +292,8 @@ impl Gpu {
             has_update_after_bind,
             has_draw_indirect_count,
             has_present_id,
+            map2,
+            placed,
             extensions,
             names,
             entry,

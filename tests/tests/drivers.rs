@@ -28,6 +28,7 @@ const NO_MESHES: &str = "no mesh shaders";
 const NO_FEEDBACK: &str = "no transform feedback";
 const NO_SURFACES: &str = "no headless surfaces";
 const NO_HOST_COPIES: &str = "the host cannot copy images";
+const NO_PLACED: &str = "memory cannot be placed at addresses that stay reserved";
 const ALL_IS_COHERENT: &str = "no memory type is cached and not coherent";
 
 /// Mesa 22.3.
@@ -80,6 +81,14 @@ const NOTHING_ADDED: &[Skip] = &[
     ("cached-memory-flushed", ALL_IS_COHERENT),
     ("cached-memory-flushed-late", ALL_IS_COHERENT),
     ("map-memory2", "no vkMapMemory2"),
+    ("placed-map", NO_PLACED),
+    ("placed-map-of-a-range", "only whole allocations can be placed"),
+    ("placed-write-then-unmap", NO_PLACED),
+    ("placed-map-after-wait", NO_PLACED),
+    ("placed-map-in-flight", NO_PLACED),
+    ("placed-bytes-of-both", NO_PLACED),
+    ("free-while-placed", NO_PLACED),
+    ("reserved-addresses", NO_PLACED),
 ];
 
 /// What is fetched, and what each of them cannot do.

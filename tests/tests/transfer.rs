@@ -11,8 +11,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Checks that the host's signal releases a batch, behind which copies must not wait. Lavapipe has one queue, and the
 /// mock's are all that one.
-const NEED_A_QUEUE: [&str; 3] =
-    ["signal-after-submit", "set-event-after-submit", "cached-memory-flushed-late"];
+const NEED_A_QUEUE: [&str; 5] = [
+    "signal-after-submit",
+    "set-event-after-submit",
+    "cached-memory-flushed-late",
+    "map-in-flight",
+    "placed-map-in-flight",
+];
 
 /// Checks that in-place views of memory that is not coherent may fail: that the host's bytes and the device's within one
 /// atom survive.

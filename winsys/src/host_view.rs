@@ -2,6 +2,8 @@
 
 use crate::mirror::{Mirror, Traffic};
 use crate::policy::Treatment;
+use crate::views::Leave;
+use std::io;
 use std::ops::Range;
 
 /// What an application maps of an allocation, to be kept coherent with what the device has. May be used from any thread.
@@ -23,6 +25,21 @@ pub trait HostView: Send + Sync {
     /// Brings what the device wrote to pages that `range` touches to the host: at least what it had made visible before
     /// this call.
     fn readback(&self, range: Range<usize>) -> Traffic;
+
+    /// As [`Mirror::place`].
+    ///
+    /// # Errors
+    /// As there; `Unsupported` if the view cannot be anywhere else.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn place(&self, address: *mut u8, range: Range<usize>) -> io::Result<()>;
+
+    /// As [`Mirror::unplace`].
+    ///
+    /// # Errors
+    /// As there.
+    fn unplace(&self, leave: Leave) -> io::Result<bool>;
 
     /// Ends all access to device memory, and waits for what is in progress. Returns what moved that nobody was told.
     fn retire(&self) -> Traffic;
@@ -47,6 +64,15 @@ impl HostView for Mirror {
 
     fn readback(&self, range: Range<usize>) -> Traffic {
         self.readback(range)
+    }
+
+    unsafe fn place(&self, address: *mut u8, range: Range<usize>) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.place(address, range) }
+    }
+
+    fn unplace(&self, leave: Leave) -> io::Result<bool> {
+        self.unplace(leave)
     }
 
     fn retire(&self) -> Traffic {

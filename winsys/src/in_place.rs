@@ -18,6 +18,7 @@ use crate::page_set::PageSet;
 use crate::policy::Treatment;
 use crate::sync::{LockExt, Mutex};
 use crate::tracker::Tracker;
+use crate::views::Leave;
 use crate::{HostView, Span, page_size};
 use std::io;
 use std::ops::Range;
@@ -210,6 +211,15 @@ impl HostView for InPlace {
             self.take_twin(bytes, &mut state.twin);
         }
         traffic
+    }
+
+    /// It is where the backing driver has it.
+    unsafe fn place(&self, _address: *mut u8, _range: Range<usize>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn unplace(&self, _leave: Leave) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn retire(&self) -> Traffic {

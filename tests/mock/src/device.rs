@@ -83,6 +83,9 @@ pub(crate) unsafe fn create(
         if names.iter().any(|&name| physical_device::is_hidden(CStr::from_ptr(name))) {
             return vk::Result::ERROR_EXTENSION_NOT_PRESENT;
         }
+        if physical_device::are_placed_maps_asked_for(&info) {
+            return vk::Result::ERROR_FEATURE_NOT_PRESENT;
+        }
         info = info.enabled_extension_names(&names);
         let mut queues = match info.queue_create_info_count {
             0 => Vec::new(),

@@ -142,7 +142,30 @@ unsafe fn find<'a, T: vk::TaggedStructure>(chain: *mut c_void) -> Option<&'a mut
     None
 }
 
-/// vkGetPhysicalDeviceFeatures2. The extensions that the device claims to have build on the host, too.
+/// VkPhysicalDeviceMapMemoryPlacedFeaturesEXT, which is newer than the headers `ash` was generated from.
+#[repr(C)]
+struct PlacedFeatures {
+    head: vk::BaseOutStructure<'static>,
+    features: [vk::Bool32; 3],
+}
+
+// SAFETY: the structure with this tag, by vk.xml.
+unsafe impl vk::TaggedStructure for PlacedFeatures {
+    const STRUCTURE_TYPE: vk::StructureType = vk::StructureType::from_raw(1_000_272_000);
+}
+
+/// Whether a device is to be created with features of VK_EXT_map_memory_placed.
+///
+/// # Safety
+/// The create info must be valid.
+pub(crate) unsafe fn are_placed_maps_asked_for(info: &vk::DeviceCreateInfo<'_>) -> bool {
+    // SAFETY: the caller's promise; the structure is only read.
+    let placed = unsafe { find::<PlacedFeatures>(info.p_next.cast_mut()) };
+    placed.is_some_and(|placed| placed.features.contains(&vk::TRUE))
+}
+
+/// vkGetPhysicalDeviceFeatures2, without those of hidden extensions. Those that the device claims to have build on the
+/// host, too.
 ///
 /// # Safety
 /// As the specification demands.
@@ -163,6 +186,10 @@ pub(crate) unsafe fn features2(device: vk::PhysicalDevice, features: *mut vk::Ph
     let micromaps = unsafe { find::<vk::PhysicalDeviceOpacityMicromapFeaturesEXT<'_>>(chain) };
     if let Some(micromaps) = micromaps.filter(|_| is_claimed(ash::ext::opacity_micromap::NAME)) {
         micromaps.micromap_host_commands = vk::TRUE;
+    }
+    // SAFETY: as above.
+    if let Some(placed) = unsafe { find::<PlacedFeatures>(chain) } {
+        placed.features = [vk::FALSE; 3];
     }
 }
 

@@ -251,7 +251,7 @@ pub const COMMANDS: &Table = &[
 pub const STRUCTURES: &Table = &[
     (
         Because("read where the command that takes it is intercepted"),
-        &["VkBufferUsageFlags2CreateInfo", "VkTimelineSemaphoreSubmitInfo"],
+        &["VkBufferUsageFlags2CreateInfo", "VkTimelineSemaphoreSubmitInfo", "VkMemoryMapPlacedInfoEXT"],
     ),
     (
         Because("such memory counts as shared: used by every batch, and up to date at every map"),
@@ -328,7 +328,11 @@ pub const STRUCTURES: &Table = &[
 pub const BITS: &Table = &[
     (
         Because("read where the command that takes it is intercepted"),
-        &["VK_MEMORY_ALLOCATE_ZERO_INITIALIZE_BIT_EXT"],
+        &[
+            "VK_MEMORY_ALLOCATE_ZERO_INITIALIZE_BIT_EXT",
+            "VK_MEMORY_MAP_PLACED_BIT_EXT",
+            "VK_MEMORY_UNMAP_RESERVE_BIT_EXT",
+        ],
     ),
     (
         Because("known to those who make the list of memory types"),

@@ -169,6 +169,36 @@ fn what_is_intercepted_and_hidden_exists() {
     assert!(private.iter().all(|name| registry.structures[*name] == ["VkMemoryAllocateInfo"]), "{private:?}");
 }
 
+/// Structures that are declared by hand are those of the registry, as a compiler lays them out.
+#[test]
+fn what_is_declared_by_hand_is_as_described() {
+    let registry = Registry::load();
+    for declared in audit::declared_structures() {
+        let Some(described) = registry.layout(declared.name) else {
+            assert!(registry.version < doors::VERSION, "{} does not exist", declared.name);
+            continue;
+        };
+        let members: Vec<_> = declared
+            .members
+            .iter()
+            .map(|(name, offset, size)| ((*name).to_owned(), *offset, *size))
+            .collect();
+        assert_eq!((declared.size, members), described, "{}", declared.name);
+    }
+}
+
+/// What Tidemark offers exists, and is not hidden.
+#[test]
+fn what_is_offered_exists() {
+    let registry = Registry::load();
+    let hidden = audit::hidden_extensions();
+    for name in audit::offered_extensions() {
+        assert!(!hidden.contains(&name), "{name} is hidden");
+        let is_known = registry.extensions.contains(name);
+        assert!(is_known || registry.version < doors::VERSION, "{name} does not exist");
+    }
+}
+
 /// Applications that see an extension may count on what it needs.
 #[test]
 fn what_needs_something_hidden_is_hidden() {

@@ -20,6 +20,9 @@ const NO_HOST_MEMORY: [&str; 2] = ["pNext", "pUserData"];
 const FOREIGN: [&str; 11] =
     ["android", "fuchsia", "ggp", "ios", "macos", "metal", "ohos", "sci", "screen", "vi", "win32"];
 
+/// Members of a structure: name, offset and size in bytes.
+type Members = Vec<(String, usize, usize)>;
+
 pub struct Registry {
     /// VK_HEADER_VERSION.
     pub version: u32,
@@ -35,6 +38,10 @@ pub struct Registry {
     pub left_alone: Vec<String>,
     /// Types of a command's arguments or a structure's members, and of the structures that extend it.
     members: BTreeMap<String, Vec<String>>,
+    /// Structures' members in order, each with its type, or `None` for a pointer.
+    ordered: BTreeMap<String, Vec<(String, Option<String>)>>,
+    /// Names of all extensions there are.
+    pub extensions: HashSet<String>,
     aliases: BTreeMap<String, String>,
     /// Structures by their VkStructureType.
     tags: BTreeMap<String, String>,
@@ -59,6 +66,8 @@ impl Registry {
             known: HashSet::new(),
             left_alone: Vec::new(),
             members: BTreeMap::new(),
+            ordered: BTreeMap::new(),
+            extensions: HashSet::new(),
             aliases: BTreeMap::new(),
             tags: BTreeMap::new(),
         };
@@ -91,6 +100,7 @@ impl Registry {
                 _ => {}
             }
         }
+        this.extensions = extensions.keys().cloned().collect();
         let extensions = Extensions { all: extensions, hidden };
         for (name, extension) in &extensions.all {
             if extensions.is_there(name) {
@@ -130,9 +140,12 @@ impl Registry {
             {
                 self.tags.insert(tag, name.clone());
             }
+            let is_pointer = member.code.contains('*');
             if let Some((member, of)) = name_and_type(&member).filter(|_| is_vulkan(member.api.as_deref())) {
                 self.known.insert(member.to_owned());
                 self.add_member(&name, member, of);
+                let ordered = self.ordered.entry(name.clone()).or_default();
+                ordered.push((member.to_owned(), (!is_pointer).then(|| of.to_owned())));
             }
         }
         structures.insert(name, extended);
@@ -215,6 +228,24 @@ impl Registry {
                     .members
                     .get(from)
                     .is_some_and(|types| types.iter().any(|name| self.leads_beyond(name, to, seen)))
+    }
+
+    /// The size of a structure on 64-bit machines, and of its members beyond sType and pNext the names, offsets and sizes.
+    pub fn layout(&self, name: &str) -> Option<(usize, Members)> {
+        let members = self.ordered.get(name)?;
+        let (mut end, mut laid_out) = (0usize, Vec::new());
+        for (member, of) in members {
+            let size = match of.as_deref() {
+                None | Some("VkDeviceSize" | "uint64_t" | "size_t") => 8,
+                Some("VkBool32" | "uint32_t" | "int32_t" | "float" | "VkStructureType") => 4,
+                Some(other) => panic!("{name}: the size of {other} is not known here"),
+            };
+            let offset = end.next_multiple_of(size);
+            end = offset + size;
+            laid_out.push((member.clone(), offset, size));
+        }
+        // All of them start with a pointer.
+        Some((end.next_multiple_of(8), laid_out.split_off(2)))
     }
 
     /// The structure with this VkStructureType.
