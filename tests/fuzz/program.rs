@@ -186,6 +186,7 @@ pub(crate) struct Work {
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Gate {
     Timeline,
+    /// Set after the submit, as newer texts of Vulkan forbid (VUID-vkSetEvent-event-09543) and older applications do.
     Event,
 }
 

@@ -152,10 +152,10 @@ fn the_checks_pass_in_mode_auto() {
 #[test]
 fn nothing_is_found_by_the_fuzzer() {
     for (backing, _) in fetched() {
-        for (mode, seconds) in [("always", "3"), ("auto", "1")] {
+        for (mode, programs) in [("always", "150"), ("auto", "50")] {
             let driver = tidemark(&backing, mode);
             let mut command = driver.command(FUZZ);
-            let outcome = expect_success(command.args(["--seed", "1", "--seconds", seconds]), LIMIT);
+            let outcome = expect_success(command.args(["--seed", "1", "--programs", programs]), LIMIT);
             assert!(outcome.stdout.contains("\npassed: "), "{}", outcome.report());
         }
     }

@@ -129,7 +129,7 @@ fn nothing_is_found_by_the_fuzzer() {
     for (shape, mode) in EMULATED {
         let driver = tidemark(shape, mode);
         let mut command = driver.command(FUZZ);
-        let outcome = expect_success(command.args(["--seed", "1", "--seconds", "2"]), LIMIT);
+        let outcome = expect_success(command.args(["--seed", "1", "--programs", "80"]), LIMIT);
         assert!(outcome.stdout.contains("\npassed: "), "{shape}, {mode}: {}", outcome.report());
         assert_eq!(outcome.stderr, "", "{shape}, {mode}: {}", outcome.report());
     }

@@ -95,7 +95,7 @@ fn copies_that_are_left_out_are_missed() {
 fn nothing_is_found_by_the_fuzzer_in_place() {
     let driver = over(&Driver::lavapipe(), "in-place");
     let mut command = driver.command(FUZZ);
-    let outcome = expect_success(command.args(["--seed", "1", "--seconds", "3"]), LIMIT);
+    let outcome = expect_success(command.args(["--seed", "1", "--programs", "150"]), LIMIT);
     assert!(outcome.stdout.contains("\npassed: "), "{}", outcome.report());
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Model, Team};
 use crate::effects::{Effect, resolve};
-use crate::program::{By, Command, Part};
+use crate::program::{By, Command, Gate, Part};
 use crate::spans::Spans;
 
 pub(crate) struct Batch {
@@ -37,6 +37,17 @@ impl Batch {
     }
 }
 
+/// Mesa makes one submission of batches of one vkQueueSubmit between which nothing is signalled, with the waits of all of
+/// them in front (`vk_queue_submits_merge`): a batch's event is then not set before what a later one waits for.
+fn forget_merged_events(batches: &mut [Batch], parts: &[Part]) {
+    let mut is_held = false;
+    for (batch, part) in batches.iter_mut().zip(parts).rev() {
+        is_held &= !part.signals;
+        batch.sets_event &= !is_held;
+        is_held |= part.gate == Some(Gate::Timeline);
+    }
+}
+
 impl Model<'_> {
     /// Batches that may be at work.
     pub(crate) fn running(&self) -> impl Iterator<Item = &Batch> {
@@ -54,6 +65,7 @@ impl Model<'_> {
         };
         let Some(last) = batches.last_mut() else { return false };
         last.has_fence = has_fence;
+        forget_merged_events(&mut batches, parts);
         let mut once: Vec<usize> = parts.iter().flat_map(|part| part.lists.iter().copied()).collect();
         once.retain(|&list| !self.world.lists[list].is_simultaneous);
         let is_pending =
