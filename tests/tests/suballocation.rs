@@ -1,6 +1,7 @@
-//! A sub-allocator that many applications use, unmodified: hundreds of buffers in a few blocks of memory, mapped once.
+//! The sub-allocators that many applications use, unmodified: hundreds of buffers in a few blocks of memory.
 //!
-//! A child process is the application: the driver that it sees is chosen by its environment.
+//! With gpu-allocator, the application is a child process of this test: the driver that it sees is chosen by its environment.
+//! With the Vulkan Memory Allocator it is the program below tests/vma.
 
 use ash::vk;
 use gpu_allocator::MemoryLocation::{self, CpuToGpu, GpuToCpu};
@@ -8,9 +9,10 @@ use gpu_allocator::vulkan::{
     Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc,
 };
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-use tidemark_tests::{Driver, Gpu, expect_success, run};
+use tidemark_tests::{Driver, Gpu, binary, expect_success, run};
 
 const PART: &str = "TIDEMARK_TEST_SUBALLOCATION";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -25,8 +27,19 @@ fn application(driver: &Driver) -> Command {
     command
 }
 
-#[test]
-fn every_byte_arrives() {
+/// Builds tests/vma, which is no part of this workspace.
+fn vma() -> PathBuf {
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/vma");
+    let program = binary("coherency-checks");
+    let target = program.ancestors().nth(2).expect("programs are below target/debug").join("vma");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--locked", "--target-dir"]).arg(&target).current_dir(package);
+    expect_success(&mut build, Duration::from_secs(600));
+    target.join("debug/tidemark-vma")
+}
+
+#[track_caller]
+fn expect_every_byte(application: impl Fn(&Driver) -> Command) {
     let readbacks = ["eager", "lazy"].map(|way| Driver::tidemark().with("TIDEMARK_READBACK", way));
     for driver in [Driver::lavapipe()].iter().chain(&readbacks) {
         let outcome = expect_success(&mut application(driver), LIMIT);
@@ -34,13 +47,27 @@ fn every_byte_arrives() {
     }
 }
 
-#[test]
-fn bytes_are_missing_without_flush_or_readback() {
+/// The negative control.
+#[track_caller]
+fn expect_missing_bytes(application: impl Fn(&Driver) -> Command) {
     for debug in ["noflush", "noreadback"] {
         let outcome = run(&mut application(&Driver::tidemark().with("TIDEMARK_DEBUG", debug)), LIMIT);
-        assert_eq!(outcome.status.code(), Some(101), "{debug}: {}", outcome.report());
+        assert!(!outcome.status.success(), "{debug}: {}", outcome.report());
         assert!(outcome.report().contains("in round 1, byte "), "{debug}: {}", outcome.report());
     }
+}
+
+#[test]
+fn gpu_allocator_works() {
+    expect_every_byte(application);
+    expect_missing_bytes(application);
+}
+
+#[test]
+fn the_vulkan_memory_allocator_works() {
+    let program = vma();
+    expect_every_byte(|driver| driver.command(&program));
+    expect_missing_bytes(|driver| driver.command(&program));
 }
 
 /// A buffer, its part of a block, and its size in bytes.
