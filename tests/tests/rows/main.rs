@@ -56,6 +56,14 @@ fn every_row_passes_and_fails_when_its_command_is_passed_through() {
     lavapipe.prove(rows());
 }
 
+/// On the installed driver these are skipped.
+#[test]
+fn rows_that_need_a_newer_driver_pass_and_fail_there() {
+    let Some(driver) = Driver::fetched("lavapipe-backports") else { return };
+    let folder = driver.manifest().parent().map(Into::into);
+    Lavapipe { driver, folder }.prove(rows().filter(|(_, name)| NEWER.contains(name)));
+}
+
 /// Each row by each of its names.
 fn rows() -> impl Iterator<Item = (&'static Row, &'static str)> {
     ROWS.iter().flat_map(|row| row.names.iter().map(move |name| (row, *name)))
