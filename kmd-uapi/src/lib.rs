@@ -3,6 +3,7 @@
 //! - [`userfaultfd`]: write-protect tracking of ordinary memory on stock kernels, and pages held back until they are
 //!   touched.
 //! - [`pagemap`]: collecting and clearing the pages it found written, in one call.
+//! - [`procmap`]: what is mapped at an address.
 //! - [`tidemark_drm`]: what the kernel driver of a device that needs Tidemark offers; the mirror of
 //!   `include/tidemark_drm.h`.
 //!
@@ -12,5 +13,6 @@
 
 mod ioctl;
 pub mod pagemap;
+pub mod procmap;
 pub mod tidemark_drm;
 pub mod userfaultfd;

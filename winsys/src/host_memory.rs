@@ -20,13 +20,13 @@
 //! back to them.
 
 use crate::Span;
-use crate::kernel;
+use crate::kernel::{self, mappings::Mappings};
 use crate::page_size;
 use crate::readback_policy::Readback;
 use crate::sync::LockExt;
 use crate::tracker::Tracker;
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ptr;
 use std::sync::{Arc, Mutex};
@@ -173,6 +173,7 @@ impl Chunk {
             log::warn!("host memory cannot be tracked by {}: {error}", tracker.name());
         }
         let free = Mutex::new(BTreeMap::from([(0, len)]));
+        OURS.hold().insert(alias.at(0) as usize);
         Ok(Self { home: kernel::address_space(), view, alias, twin, free })
     }
 
@@ -216,6 +217,23 @@ impl Chunk {
         }
         free.insert(start, end - start);
     }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        OURS.hold().remove(&(self.alias.at(0) as usize));
+    }
+}
+
+/// Where the aliases of all chunks of the process start.
+static OURS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+/// Whether a mapping is of the pages of any chunk, wherever it is.
+pub(crate) fn owns(mappings: &Mappings, mapping: &kernel::mappings::Mapping) -> bool {
+    let Some(place) = &mapping.file else { return false };
+    let ours = OURS.hold();
+    let mut chunks = ours.iter().filter_map(|&alias| mappings.within(&(alias..alias + page_size())).ok());
+    chunks.any(|chunk| chunk.iter().any(|one| one.file.as_ref().is_some_and(|own| own.file == place.file)))
 }
 
 /// Whether less address space might do: that of the process, what the kernel commits itself to, or what may be

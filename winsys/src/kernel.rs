@@ -1,6 +1,7 @@
 //! The stock kernel's dirty-tracking interfaces: thin, typed calls, and the proof that they work here.
 
 pub(crate) mod faults;
+pub(crate) mod mappings;
 
 use crate::{Span, page_size};
 use rustix::fs::{Mode, OFlags};

@@ -15,10 +15,12 @@
 //! ([`CopiedMemory`]). Where the kernel lets it, a readback may also be put off until a page is touched ([`Readback`]).
 //!
 //! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock that of its views is taken,
-//! and the caller's device memory is called, which must not come back here. A transfer holds its own mirror's lock alone: who waits
-//! for that lock needs what is being moved. The pager's thread holds the lock of its providers and under it one
+//! and the caller's device memory is called, which must not come back here. A transfer holds its own mirror's lock alone:
+//! who waits for that lock needs what is being moved. The pager's thread holds the lock of its providers and under it one
 //! mirror's, so nobody who holds a mirror's takes the former. No thread touches a view under any of these locks: it would
-//! wait for the pager's thread, which waits for the lock.
+//! wait for the pager's thread, which waits for the lock. Pages that the application lends ([`UserMemory`]) are no view
+//! in this sense, as they are never held back: they are read and written under their mirror's lock, and under it that of
+//! the way to them. The lock of what is lent is held with no mirror's, and while the tracker attaches and detaches.
 
 #![cfg_attr(all(test, loom), allow(dead_code, reason = "the model replaces what uses it"))]
 
@@ -42,6 +44,8 @@ mod readback_policy;
 mod sync;
 pub mod telemetry;
 pub mod tracker;
+#[cfg_attr(all(test, loom), path = "model/user_memory.rs")]
+mod user_memory;
 mod views;
 
 pub use costs::Costs;
@@ -53,6 +57,8 @@ pub use pager::Pager;
 pub use policy::{Switch, Treatment};
 pub use readback_policy::Readback;
 pub use sync::{LockExt, RwLockExt};
+#[cfg(not(all(test, loom)))]
+pub use user_memory::{Lending, Refusal, Trust, UserMemory};
 pub use views::Leave;
 
 /// Addresses, page-aligned at both ends.

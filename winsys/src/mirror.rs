@@ -10,18 +10,21 @@
 //! was read, and is in this flush, or marks the page again, and is in the next.
 
 mod device;
+mod host;
 mod lazy;
 mod placed;
 
 use crate::Span;
 use crate::costs::Costs;
-use crate::host_memory::{Arena, HostMemory};
+use crate::host_memory::Arena;
 use crate::page_set::PageSet;
 use crate::page_size;
 use crate::policy::{Plan, Policy, Switch, Treatment};
 use crate::readback_policy::MEASURED;
 use crate::sync::{LockExt, Mutex};
+use crate::user_memory::UserMemory;
 use crate::views::Views;
+pub(crate) use host::Host;
 use lazy::{Deferral, Lazy};
 use std::io;
 use std::ops::{AddAssign, Range};
@@ -58,7 +61,7 @@ impl AddAssign for Traffic {
 pub struct Mirror {
     /// First, so that it ends before what it works on.
     deferral: Option<Deferral>,
-    host: Arc<HostMemory>,
+    host: Arc<Host>,
     device: Arc<Device>,
     len: usize,
     tracker: Views,
@@ -110,41 +113,75 @@ impl Mirror {
     /// # Errors
     /// No host memory left.
     pub fn new(arena: &Arena, costs: Option<Costs>, device: Device, contents: Contents) -> io::Result<Self> {
-        let len = device.len();
-        let host = Arc::new(arena.allocate(len)?);
-        let device = Arc::new(device);
-        let tracker = arena.tracker().clone();
+        let host = arena.allocate(device.len())?;
+        let tracker = arena.tracker();
         let watched = match tracker.arm(host.span()) {
             Ok(()) => true,
             Err(error) => {
+                let len = device.len();
                 log::error!("cannot track {len} bytes by {} ({error}): copying them instead", tracker.name());
                 false
             }
         };
-        let pages = host.len() / page_size();
-        let (touched, mut shared) = (PageSet::new(pages), PageSet::new(pages));
+        let lazy = Lazy::new(arena, &device, host.len() / page_size());
+        let mirror = Self::with(arena, costs, device, Host::Own(host), watched, lazy);
         if contents == Contents::Defined {
-            shared.insert(0..pages);
+            let mut state = mirror.state.hold();
+            state.shared.insert(mirror.pages_around(0..mirror.len));
+            drop(state);
+            // View and twin are zeros: what the device memory holds already differs from them, and comes over.
+            mirror.readback(0..mirror.len);
         }
-        let state = Arc::new(Mutex::new(State {
+        Ok(mirror)
+    }
+
+    /// A mirror of device memory whose host view are pages of the application's, as long as they are lent. All their bytes
+    /// count as written.
+    ///
+    /// # Errors
+    /// No host memory left.
+    pub fn of_user_memory(
+        arena: &Arena,
+        costs: Option<Costs>,
+        device: Device,
+        user: UserMemory,
+    ) -> io::Result<Self> {
+        let beside = arena.allocate(device.len())?;
+        let watched = user.is_watched();
+        let host = Host::of_user(user, beside);
+        let mirror = Self::with(arena, costs, device, host, watched, None);
+        // What the device memory holds is nobody's; and the view need not read as zeros.
+        mirror.state.hold().touched.insert(mirror.pages_around(0..mirror.len));
+        Ok(mirror)
+    }
+
+    fn with(
+        arena: &Arena,
+        costs: Option<Costs>,
+        device: Device,
+        host: Host,
+        watched: bool,
+        lazy: Option<Lazy>,
+    ) -> Self {
+        let pages = device.len().div_ceil(page_size());
+        let state = State {
             alive: true,
             watched,
-            touched,
-            shared,
+            touched: PageSet::new(pages),
+            shared: PageSet::new(pages),
             policy: costs.map(|costs| Policy::new(pages, costs)),
-            lazy: Lazy::new(arena, &device, pages),
+            lazy,
             flushes: 0,
             written: Vec::new(),
             plans: Vec::new(),
             seen: Vec::new(),
             runs: Vec::new(),
-        }));
+        };
+        let (host, device, state) = (Arc::new(host), Arc::new(device), Arc::new(Mutex::new(state)));
+        let tracker = arena.tracker().clone();
         let deferral = Deferral::new(&tracker, &host, &device, &state);
         let tracker = Views::new(tracker, host.clone());
-        let mirror = Self { deferral, host, device, len, tracker, state };
-        // View and twin are zeros: what the device memory holds already differs from them, and comes over.
-        mirror.readback(0..len);
-        Ok(mirror)
+        Self { deferral, len: device.len(), host, device, tracker, state }
     }
 
     /// Where the application reads and writes. Valid until the mirror is dropped.
@@ -162,6 +199,13 @@ impl Mirror {
         self.len == 0
     }
 
+    /// The application's pages that it shows are lent again, after a while in which nobody used it. False if they are not
+    /// the same any more. What may have been written unseen counts as written.
+    pub fn resume(&self) -> bool {
+        let _state = self.state.hold();
+        self.host.resume()
+    }
+
     /// How it is treated; `None` if everything is asked about.
     pub fn treatment(&self) -> Option<Treatment> {
         self.state.hold().policy.as_ref().map(Policy::treatment)
@@ -171,10 +215,12 @@ impl Mirror {
     /// page that `range` (bytes; clipped) touches.
     pub fn flush(&self, range: Range<usize>) -> Traffic {
         let mut state = self.state.hold();
-        if !state.alive {
+        if !state.alive || self.host.is_lost() {
             return Traffic::default();
         }
-        let mut traffic = self.collect(self.pages_around(range), &mut state);
+        let Some(mut traffic) = self.collect(self.pages_around(range), &mut state) else {
+            return Traffic::default();
+        };
         let written = std::mem::take(&mut state.written);
         let untracked = traffic.untracked;
         state.flushes = state.flushes.wrapping_add(1);
@@ -186,15 +232,18 @@ impl Mirror {
             if self.tracker.compares() {
                 traffic.bytes += self.share_pages(pages.clone(), &mut state);
             }
-            let State { shared, runs, .. } = &mut *state;
+            let State { shared, runs, watched, .. } = &mut *state;
             for (run, is_shared) in shared.runs(pages) {
-                let bytes = self.bytes_of(run);
-                traffic.bytes += if is_shared {
-                    self.device.propagate(&self.host, bytes, runs)
-                } else {
-                    self.device.overwrite(&self.host, bytes.clone());
-                    bytes.len()
-                } as u64;
+                let is_read = self.host.read(self.bytes_of(run), |host, bytes| {
+                    traffic.bytes += if is_shared {
+                        self.device.propagate(host, bytes, runs)
+                    } else {
+                        self.device.overwrite(host, bytes.clone());
+                        bytes.len()
+                    } as u64;
+                });
+                // What was not read is still to be flushed, and no tracker tells that.
+                *watched &= is_read;
             }
         }
         if let (Some(policy), Some(start)) = (&mut state.policy, start)
@@ -211,7 +260,7 @@ impl Mirror {
     /// device may write them. Host view, twin and device memory agree on them then, but for later writes.
     pub fn share(&self, range: Range<usize>) -> Traffic {
         let mut state = self.state.hold();
-        if !state.alive {
+        if !state.alive || self.host.is_lost() {
             return Traffic::default();
         }
         let pages = self.pages_around(range);
@@ -225,7 +274,7 @@ impl Mirror {
         let mut state = self.state.hold();
         let state = &mut *state;
         let mut traffic = Traffic::default();
-        if !state.alive {
+        if !state.alive || self.host.is_lost() {
             return traffic;
         }
         let pages = self.pages_around(range);
@@ -260,13 +309,22 @@ impl Mirror {
     }
 
     /// Finds what was written in `pages`, into `state.written`: what the tracker reports, and what the policy takes for
-    /// written. Returns the number of the latter pages, and what is new about the policy.
-    fn collect(&self, pages: Range<usize>, state: &mut State) -> Traffic {
+    /// written. Returns the number of the latter pages, and what is new about the policy; `None` if the pages were lost.
+    fn collect(&self, pages: Range<usize>, state: &mut State) -> Option<Traffic> {
         state.written.clear();
+        let span = self.span_of(pages.clone());
         if state.watched {
+            if !self.host.verify_before_scan(&span) {
+                return None;
+            }
             match self.collect_tracked(pages.clone(), state) {
-                Ok(traffic) => return traffic,
+                // What was not asked about may be something else by now.
+                Ok(traffic) if traffic.untracked == 0 || self.host.verify(&span) => return Some(traffic),
+                Ok(_) => return None,
                 Err(error) => {
+                    if !self.host.verify(&span) {
+                        return None;
+                    }
                     // The kernel may have dropped part of the tracking (the application moved or unmapped the view,
                     // say). From here on nothing is known: suspect everything, for good.
                     log::error!(
@@ -279,10 +337,12 @@ impl Mirror {
                 }
             }
         }
-        if !pages.is_empty() {
-            state.written.push(self.span_of(pages));
+        if pages.is_empty() {
+            return Some(Traffic::default());
         }
-        Traffic::default()
+        let is_there = self.host.verify(&span);
+        state.written.push(span);
+        is_there.then(Traffic::default)
     }
 
     fn collect_tracked(&self, pages: Range<usize>, state: &mut State) -> io::Result<Traffic> {
@@ -328,13 +388,21 @@ impl Mirror {
             state.shared.runs(pages).filter(|(_, is_shared)| !is_shared).map(|(run, _)| run).collect();
         let mut copied = 0;
         for run in fresh {
+            if !self.host.verify(&self.span_of(run.clone())) {
+                return copied;
+            }
             state.shared.insert(run.clone());
             for (part, is_touched) in state.touched.runs(run) {
                 let bytes = self.bytes_of(part);
-                if is_touched {
+                let agree = |host, bytes: Range<usize>| {
                     copied += bytes.len() as u64;
-                    self.device.agree(&self.host, bytes);
-                } else {
+                    self.device.agree(host, bytes);
+                };
+                if is_touched && !self.host.read(bytes.clone(), agree) {
+                    // Twin and device agree at least, and the flush that can read what the host has will tell.
+                    state.watched = false;
+                    self.device.overwrite(self.host.last_synced(), bytes);
+                } else if !is_touched {
                     // The view still reads as zeros and the twin too; neither need occupy memory. If the host writes
                     // meanwhile, the tracker will tell, and the twin what.
                     self.device.clear(bytes);

@@ -19,7 +19,7 @@ use std::array;
 use std::ops::Range;
 
 /// Bytes in a page.
-const PAGE: usize = 2;
+pub(crate) const PAGE: usize = 2;
 
 /// Pages of the one allocation there is: enough for the mirror to look at those between hot ones before it asks.
 const PAGES: usize = 5;

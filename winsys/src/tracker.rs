@@ -44,10 +44,16 @@ pub trait Tracker: Send + Sync {
         Ok(())
     }
 
-    /// Leaves a region alone that was [attached](Self::attach), as far as it can: whoever has its memory next may be watched
-    /// for nothing.
+    /// Undoes [`attach`](Self::attach), as far as it can: whoever has the memory next may be watched for nothing. Parts of
+    /// `region` that are not attached any more are left alone.
     fn detach(&self, region: Span) {
         let _ = region;
+    }
+
+    /// Whether it knows a mapping that was attached from one that came in its place: by [`peek`](Self::peek) and
+    /// [`collect`](Self::collect), which fail on the latter.
+    fn recognises(&self) -> bool {
+        false
     }
 
     /// Starts to watch: every page of `span` counts as unwritten from here on.

@@ -8,7 +8,7 @@
 //! To the mirror all of it looks as if it had been written into the host memory's own view.
 
 use crate::Span;
-use crate::host_memory::HostMemory;
+use crate::mirror::Host;
 use crate::page_set::PageSet;
 use crate::page_size;
 use crate::sync::{LockExt, Mutex};
@@ -31,7 +31,7 @@ pub enum Leave {
 /// The views of one mirror, and their tracker. Used under the mirror's lock.
 pub(crate) struct Views {
     tracker: Arc<dyn Tracker>,
-    host: Arc<HostMemory>,
+    host: Arc<Host>,
     /// From the first placed view on.
     others: OnceLock<Mutex<Others>>,
 }
@@ -69,8 +69,8 @@ impl Placed {
 }
 
 impl Views {
-    /// Of host memory that `tracker` watches.
-    pub(crate) fn new(tracker: Arc<dyn Tracker>, host: Arc<HostMemory>) -> Self {
+    /// Of a host side that `tracker` watches.
+    pub(crate) fn new(tracker: Arc<dyn Tracker>, host: Arc<Host>) -> Self {
         Self { tracker, host, others: OnceLock::new() }
     }
 
@@ -149,7 +149,9 @@ impl Views {
         if others.placed.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let alias = self.host.alias().wrapping_add(pages.start * page_size());
+        // The application's own pages are where it put them.
+        let own = self.host.own().ok_or(io::ErrorKind::Unsupported)?;
+        let alias = own.alias().wrapping_add(pages.start * page_size());
         let len = pages.len() * page_size();
         // SAFETY: an old size of zero leaves the mapping of shared memory as it is, and maps its pages once more, where the
         // caller has given the addresses away.

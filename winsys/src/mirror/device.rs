@@ -1,8 +1,8 @@
 //! A mirror's device memory, in either of its forms: *mapped*, where the CPU stores byte by byte, or *copied*, where
 //! somebody else moves what it is told to.
 
+use super::host::{Host, Places};
 use crate::diff;
-use crate::host_memory::HostMemory;
 use std::ops::Range;
 
 /// Device memory as the CPU reaches it. It is used under the mirror's lock, and where readback is lazy by a thread of its
@@ -93,30 +93,25 @@ impl Device {
     }
 
     /// Brings bytes that the device does not write up to date with the host's, whatever they are.
-    pub(super) fn overwrite(&self, host: &HostMemory, bytes: Range<usize>) {
+    pub(super) fn overwrite(&self, host: Places, bytes: Range<usize>) {
         match self {
             Self::Mapped(memory) => {
-                let [alias, _, device] = places(host, &**memory, bytes.start);
+                let (alias, _, device) = places(host, &**memory, bytes.start);
                 // SAFETY: `bytes` is within both. The device does not write these pages, so no byte of its is undone.
                 unsafe { diff::overwrite(alias, device, bytes.len()) };
                 memory.flush(bytes);
             }
-            // SAFETY: the host view is as long.
-            Self::Copied(memory) => unsafe { memory.store(&[bytes], host.alias()) },
+            // SAFETY: the host's bytes are there.
+            Self::Copied(memory) => unsafe { memory.store(&[bytes], host.alias) },
         }
     }
 
     /// Brings what the host wrote, as the twin tells, to the device and the twin, and no other byte. Returns how many that
     /// were. `runs` is for its capacity.
-    pub(super) fn propagate(
-        &self,
-        host: &HostMemory,
-        bytes: Range<usize>,
-        runs: &mut Vec<Range<usize>>,
-    ) -> usize {
+    pub(super) fn propagate(&self, host: Places, bytes: Range<usize>, runs: &mut Vec<Range<usize>>) -> usize {
         match self {
             Self::Mapped(memory) => {
-                let [alias, twin, device] = places(host, &**memory, bytes.start);
+                let (alias, twin, device) = places(host, &**memory, bytes.start);
                 if memory.is_coherent() {
                     // SAFETY: `bytes` is within all three, and the twin ours alone.
                     return unsafe { diff::propagate(alias, twin, device, bytes.len()) };
@@ -129,7 +124,8 @@ impl Device {
                 unsafe { diff::propagate_by_grains(alias, twin, device, bytes.len(), before, after) }
             }
             Self::Copied(memory) => {
-                let [alias, twin] = [host.alias(), host.twin()].map(|base| base.wrapping_add(bytes.start));
+                let (alias, twin) =
+                    (host.alias.wrapping_add(bytes.start), host.twin.wrapping_add(bytes.start));
                 runs.clear();
                 // SAFETY: `bytes` is within both, and the twin ours alone.
                 let changed = unsafe {
@@ -140,7 +136,7 @@ impl Device {
                 if changed > 0 {
                     // From the twin, so that the two agree even if the host goes on writing.
                     // SAFETY: the twin is as long.
-                    unsafe { memory.store(runs, host.twin()) };
+                    unsafe { memory.store(runs, host.twin) };
                 }
                 changed
             }
@@ -148,20 +144,21 @@ impl Device {
     }
 
     /// Makes host view, twin and device agree on bytes that the device does not write yet.
-    pub(super) fn agree(&self, host: &HostMemory, bytes: Range<usize>) {
+    pub(super) fn agree(&self, host: Places, bytes: Range<usize>) {
         match self {
             Self::Mapped(memory) => {
-                let [alias, twin, device] = places(host, &**memory, bytes.start);
+                let (alias, twin, device) = places(host, &**memory, bytes.start);
                 // SAFETY: `bytes` is within all three, and the twin ours alone.
                 unsafe { diff::copy(alias, twin, device, bytes.len()) };
                 memory.flush(bytes);
             }
             Self::Copied(memory) => {
-                let [alias, twin] = [host.alias(), host.twin()].map(|base| base.wrapping_add(bytes.start));
+                let (alias, twin) =
+                    (host.alias.wrapping_add(bytes.start), host.twin.wrapping_add(bytes.start));
                 // SAFETY: as above. The device gets what the twin got, even if the host goes on writing.
                 unsafe {
                     diff::overwrite(alias, twin, bytes.len());
-                    memory.store(&[bytes], host.twin());
+                    memory.store(&[bytes], host.twin);
                 }
             }
         }
@@ -181,24 +178,23 @@ impl Device {
 
     /// Brings what the device wrote, as the twin tells, to the host view and the twin, and no other byte. Returns how many
     /// that were.
-    pub(super) fn fetch(&self, host: &HostMemory, ranges: impl Iterator<Item = Range<usize>>) -> usize {
+    pub(super) fn fetch(&self, host: &Host, ranges: impl Iterator<Item = Range<usize>>) -> usize {
         let mut changed = 0;
         match self {
             Self::Mapped(memory) => {
                 for bytes in ranges {
                     memory.invalidate(bytes.clone());
-                    let [alias, twin, device] = places(host, &**memory, bytes.start);
-                    // SAFETY: `bytes` is within all three, and the twin ours alone.
-                    changed += unsafe { diff::propagate(device, twin, alias, bytes.len()) };
+                    let device = memory.address().wrapping_add(bytes.start);
+                    // SAFETY: `bytes` is within it.
+                    changed += unsafe { host.take(bytes.start, device, bytes.len()) };
                 }
             }
             Self::Copied(memory) => {
                 let ranges: Vec<Range<usize>> = ranges.collect();
                 if !ranges.is_empty() {
                     memory.load(&ranges, &mut |start, bytes| {
-                        let [alias, twin] = [host.alias(), host.twin()].map(|base| base.wrapping_add(start));
-                        // SAFETY: what was asked for is within both, and the twin ours alone.
-                        changed += unsafe { diff::propagate(bytes.as_ptr(), twin, alias, bytes.len()) };
+                        // SAFETY: a live slice.
+                        changed += unsafe { host.take(start, bytes.as_ptr(), bytes.len()) };
                     });
                 }
             }
@@ -215,6 +211,6 @@ impl Device {
 }
 
 /// The byte `at` in the alias, the twin and the device memory.
-fn places(host: &HostMemory, device: &dyn DeviceMemory, at: usize) -> [*mut u8; 3] {
-    [host.alias(), host.twin(), device.address()].map(|base| base.wrapping_add(at))
+fn places(host: Places, device: &dyn DeviceMemory, at: usize) -> (*const u8, *mut u8, *mut u8) {
+    (host.alias.wrapping_add(at), host.twin.wrapping_add(at), device.address().wrapping_add(at))
 }

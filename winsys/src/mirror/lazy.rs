@@ -13,9 +13,10 @@
 //!
 //! A forked child, in which pages do not fault, reads back at once, and first what was stale.
 
+use super::host::Host;
 use super::{Device, State, Traffic};
 use crate::Span;
-use crate::host_memory::{Arena, HostMemory};
+use crate::host_memory::Arena;
 use crate::page_set::PageSet;
 use crate::page_size;
 use crate::pager::{Faults, Pager, Provider};
@@ -90,7 +91,7 @@ impl Lazy {
 /// Where the bytes of a mirror are.
 #[derive(Clone)]
 struct Places {
-    host: Arc<HostMemory>,
+    host: Arc<Host>,
     device: Arc<Device>,
     len: usize,
 }
@@ -121,7 +122,7 @@ impl Deferral {
     /// `None` if the mirror is never lazy.
     pub(super) fn new(
         tracker: &Arc<dyn Tracker>,
-        host: &Arc<HostMemory>,
+        host: &Arc<Host>,
         device: &Arc<Device>,
         state: &Arc<Mutex<State>>,
     ) -> Option<Self> {
@@ -278,7 +279,8 @@ impl Window {
             lazy.stale.remove(pages.clone());
             lazy.fetched += fetched;
         }
-        let alias = self.places.host.alias().wrapping_add(pages.start * page_size());
+        let Some(own) = self.places.host.own() else { return };
+        let alias = own.alias().wrapping_add(pages.start * page_size());
         faults.map(self.places.span_of(pages), alias);
     }
 }

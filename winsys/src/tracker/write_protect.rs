@@ -82,10 +82,17 @@ impl Tracker for WriteProtect {
     }
 
     fn detach(&self, region: Span) {
-        let left = self.refuse_elsewhere().and_then(|()| kernel::unregister(&*self.uffd, region.clone()));
-        if let Err(error) = left {
-            log::debug!("{region:?} stays under write protection: {error}");
+        if self.refuse_elsewhere().is_err() || kernel::unregister(&*self.uffd, region.clone()).is_ok() {
+            return;
         }
+        // Something else may have been mapped in there, with which userfaultfd has nothing to do: page by page, then.
+        let pages = region.step_by(page_size()).map(|start| start..start + page_size());
+        let left = pages.map(|page| kernel::unregister(&*self.uffd, page)).filter(Result::is_err).count();
+        log::debug!("{left} pages could not be taken off write protection");
+    }
+
+    fn recognises(&self) -> bool {
+        true
     }
 
     fn arm(&self, span: Span) -> io::Result<()> {

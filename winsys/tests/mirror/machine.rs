@@ -4,10 +4,11 @@ use crate::Contender;
 use crate::model::{Byte, Found};
 use crate::program::{Operation, Program};
 use rustix::mm::{MapFlags, ProtFlags};
+use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, Mutex};
-use tidemark_winsys::{Contents, CopiedMemory, Device, DeviceMemory, Leave, Mirror, page_size};
+use tidemark_winsys::{Contents, CopiedMemory, Device, DeviceMemory, Leave, Mirror, Span, page_size};
 
 /// What the device memory holds before anybody wrote it.
 const GARBAGE: u8 = 0xEE;
@@ -101,12 +102,37 @@ impl CopiedMemory for Courier {
     }
 }
 
+/// Pages of the machine's own.
+struct Own(Span);
+
+impl Own {
+    fn new(pages: usize) -> Self {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address the kernel chooses.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(ptr::null_mut(), pages * page_size(), access, MapFlags::PRIVATE)
+        };
+        let start = start.expect("memory for a few pages").expose_provenance();
+        Self(start..start + pages * page_size())
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // SAFETY: the mapping above, which nobody uses any more.
+        unsafe { rustix::mm::munmap(ptr::with_exposed_provenance_mut(self.0.start), self.0.len()) }
+            .expect("it was mapped");
+    }
+}
+
 pub(crate) struct Machine {
     // Dropped before the buffer.
     mirror: Mirror,
     courier: Option<Courier>,
     device: *mut u8,
     _buffer: Vec<u8>,
+    /// The host view, where it is lent.
+    own: Option<Own>,
     bytes: Vec<Byte>,
     /// Addresses for a placed view of all pages, and the bytes that are placed.
     room: *mut u8,
@@ -130,9 +156,6 @@ impl Machine {
         } else {
             (Device::Mapped(Box::new(plain)), None)
         };
-        let mirror =
-            Mirror::new(&contender.arena, contender.costs, memory, contents).expect("memory for a few pages");
-        let is_defined = contents == Contents::Defined;
         let pages = len.div_ceil(page_size());
         // SAFETY: a new mapping at an address the kernel chooses.
         let room = unsafe {
@@ -143,18 +166,33 @@ impl Machine {
                 MapFlags::PRIVATE,
             )
         };
-        Self {
+        let Contender { arena, costs, .. } = contender;
+        let own = contender.lent.as_ref().map(|(lending, trust)| (lending, *trust, Own::new(pages)));
+        let mirror = match &own {
+            // SAFETY: pages that the machine has unmapped after the mirror is gone.
+            Some((lending, trust, own)) => unsafe { lending.lend(own.0.clone(), *trust) }
+                .map_err(io::Error::other)
+                .and_then(|lent| Mirror::of_user_memory(arena, *costs, memory, lent)),
+            None => Mirror::new(arena, *costs, memory, contents),
+        };
+        let is_defined = contents == Contents::Defined && own.is_none();
+        let mut machine = Self {
             room: room.expect("address space for a few pages").cast(),
             placed: None,
-            mirror,
+            mirror: mirror.expect("memory for a few pages"),
             courier,
             device,
             _buffer: buffer,
+            own: own.map(|(_, _, own)| own),
             bytes: vec![Byte::new(is_defined.then_some(GARBAGE)); len],
             shared: vec![is_defined; pages],
             written: vec![false; pages],
             is_exact: contender.is_exact,
+        };
+        if machine.own.is_some() {
+            machine.host_writes(&(0..len), 0x11);
         }
+        machine
     }
 
     /// Looks at it as it was created. Bytes that are brought in when they are touched are as of then, so all of them are
@@ -176,6 +214,8 @@ impl Machine {
             Operation::Flush(range) => self.flush(range),
             Operation::Share(range) => self.share(range),
             Operation::Readback(range) => self.read_back(range),
+            // Lent pages are where the application put them.
+            Operation::Place(_) if self.own.is_some() => Ok(()),
             Operation::Place(range) => self.unplace().and_then(|()| self.place(range)),
             Operation::Unplace => self.unplace(),
             Operation::Dense { range, times } => (0..*times).try_for_each(|time| {

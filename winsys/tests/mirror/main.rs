@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use std::io;
 use std::sync::{Arc, LazyLock};
 use tidemark_winsys::tracker::{Compare, CopyAll, Tracker, WriteProtect};
-use tidemark_winsys::{Arena, Costs, Readback, Span};
+use tidemark_winsys::{Arena, Costs, Lending, Readback, Span, Trust};
 
 /// A way to find what the host wrote.
 struct Contender {
@@ -25,6 +25,8 @@ struct Contender {
     is_exact: bool,
     /// Whether the CPU does not reach the device memory.
     is_copied: bool,
+    /// Where the host view are pages of the test's own.
+    lent: Option<(Arc<Lending>, Trust)>,
 }
 
 fn write_protect() -> Arc<dyn Tracker> {
@@ -32,9 +34,19 @@ fn write_protect() -> Arc<dyn Tracker> {
 }
 
 /// Every contender. They last from case to case, as an application's do from allocation to allocation.
-static CONTENDERS: LazyLock<[Contender; 8]> = LazyLock::new(|| {
-    let contender =
-        |name, arena, costs, is_exact| Contender { name, arena, costs, is_exact, is_copied: false };
+static CONTENDERS: LazyLock<[Contender; 11]> = LazyLock::new(|| {
+    let contender = |name, arena, costs, is_exact| Contender {
+        name,
+        arena,
+        costs,
+        is_exact,
+        is_copied: false,
+        lent: None,
+    };
+    let lent = |trust, contender: Contender| {
+        let lending = Lending::new(contender.arena.tracker().clone());
+        Contender { lent: Some((lending, trust)), ..contender }
+    };
     let copied = |contender| Contender { is_copied: true, ..contender };
     let lazy = || Arena::new(write_protect()).reading_back(Readback::Lazy);
     // By the first, pages that are written each time are copied unasked; by the second, whole allocations.
@@ -49,6 +61,9 @@ static CONTENDERS: LazyLock<[Contender; 8]> = LazyLock::new(|| {
         contender("adaptive whole, lazy", lazy(), Some(whole), false),
         copied(contender("copied, compare", Arena::new(Arc::new(Compare)), None, false)),
         copied(contender("copied, adaptive by page", lazy(), Some(by_page), false)),
+        lent(Trust::Watched, contender("lent, adaptive by page", lazy(), Some(by_page), false)),
+        lent(Trust::Watched, copied(contender("lent, copied", Arena::new(Arc::new(Compare)), None, false))),
+        lent(Trust::Blind, contender("lent blindly", Arena::new(write_protect()), None, false)),
     ]
 });
 
@@ -99,7 +114,8 @@ impl Tracker for Forgetful {
 #[test]
 fn a_tracker_that_loses_a_report_is_found_out_by_a_small_program() {
     let arena = Arena::new(Arc::new(Forgetful(write_protect())));
-    let contender = Contender { name: "forgetful", arena, costs: None, is_exact: true, is_copied: false };
+    let contender =
+        Contender { name: "forgetful", arena, costs: None, is_exact: true, is_copied: false, lent: None };
     // To take one operation away need not be a way to the smallest program: the smallest of a few tries is.
     let programs = (0..5).map(|_| {
         let config = Config { failure_persistence: None, max_shrink_iters: 100_000, ..Config::default() };

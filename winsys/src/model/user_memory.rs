@@ -1,0 +1,57 @@
+//! [`user_memory`](crate::user_memory): there is none.
+
+use crate::Span;
+use std::fmt;
+use std::io;
+
+/// Never there.
+#[derive(Debug)]
+pub enum UserMemory {}
+
+pub(crate) type Access = UserMemory;
+
+/// Of what is never there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Loss {}
+
+pub(crate) const BLOCK: usize = 2 * crate::model::PAGE;
+
+impl UserMemory {
+    pub(crate) fn span(&self) -> Span {
+        match *self {}
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn access(&self) -> Option<&Access> {
+        match *self {}
+    }
+
+    pub(crate) fn verify(&self, _: &Span) -> Result<(), Loss> {
+        match *self {}
+    }
+
+    pub(crate) fn verify_before_scan(&self, _: &Span) -> Result<(), Loss> {
+        match *self {}
+    }
+
+    pub(crate) fn resume(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn load(&self, _: usize, _: &mut [u8]) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn store_differences(&self, _: usize, _: &[u8], _: &mut [u8]) -> io::Result<usize> {
+        match *self {}
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
