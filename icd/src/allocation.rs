@@ -6,11 +6,13 @@ use ash::vk;
 use std::ffi::c_void;
 
 /// What may extend an allocation that stays with this device alone.
-pub(crate) const PRIVATE: [vk::StructureType; 4] = [
+pub(crate) const PRIVATE: [vk::StructureType; 5] = [
     vk::StructureType::MEMORY_DEDICATED_ALLOCATE_INFO,
     vk::StructureType::MEMORY_ALLOCATE_FLAGS_INFO,
     vk::StructureType::MEMORY_PRIORITY_ALLOCATE_INFO_EXT,
     vk::StructureType::MEMORY_OPAQUE_CAPTURE_ADDRESS_ALLOCATE_INFO,
+    // The pages are the application's; the memory is nobody else's.
+    vk::StructureType::IMPORT_MEMORY_HOST_POINTER_INFO_EXT,
 ];
 
 /// Whether an allocation may be shared with others, who write it unseen: anything in the chain that is not known to be

@@ -1,8 +1,9 @@
 //! VkBuffer and VkBufferView: which memory a resource's bytes lie in.
 
-use crate::chain;
+use crate::chain::{self, Chain};
 use crate::coherence::Coherence;
 use crate::device::Device;
+use crate::host_pointer;
 use crate::memory::Memory;
 use crate::tables::DEVICES;
 use ash::vk::{self, BufferUsageFlags as Usage, Handle};
@@ -81,11 +82,14 @@ pub(crate) unsafe fn create(
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(create) = state.next.vkCreateBuffer else { return vk::Result::ERROR_DEVICE_LOST };
-    // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { create(device, info, allocator, buffer) };
+    // SAFETY: a valid create info. Only its own fields are copied.
+    let mut info = unsafe { *info };
+    // SAFETY: a valid chain.
+    let chain = unsafe { host_pointer::buffer_chain(info.p_next) };
+    info.p_next = chain.as_ref().map_or(info.p_next, Chain::head);
+    // SAFETY: the arguments are passed on as they came, but for handle types of host memory.
+    let result = unsafe { create(device, &raw const info, allocator, buffer) };
     if let (vk::Result::SUCCESS, Some(coherence)) = (result, &state.coherence) {
-        // SAFETY: a valid create info.
-        let info = unsafe { &*info };
         // SAFETY: a valid chain, only read.
         let usage2 = unsafe { chain::find_input::<vk::BufferUsageFlags2CreateInfoKHR<'_>>(info.p_next) };
         // The low half of the 64 bits has the meaning of the 32.

@@ -18,6 +18,7 @@ use crate::buffer::{Buffer, BufferView};
 use crate::config::Config;
 use crate::descriptor_set::{DescriptorSet, Pools};
 use crate::device::Device;
+use crate::host_pointer::Imports;
 use crate::memory::Memory;
 use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Batches, Point, Progress};
@@ -39,6 +40,7 @@ pub(crate) struct Coherence {
     pub(crate) shares_queues: bool,
     /// What carries staged copies, on devices with memory that is staged.
     pub(crate) transfers: Option<Arc<TransferQueue>>,
+    pub(crate) imports: Imports,
     /// Every allocation of an emulated type.
     pub(crate) memories: RwLock<HandleMap<Arc<Memory>>>,
     /// Those that any batch may use, by [`Memory::key`].
@@ -63,6 +65,7 @@ impl Coherence {
         let arena = Arena::new(tracker);
         Self {
             costs: costs(&arena, choice),
+            imports: Imports::new(arena.tracker()),
             arena: arena.reading_back(Config::get().readback),
             shares_queues: transfers.as_ref().is_some_and(|transfers| transfers.is_shared()),
             transfers,

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use tidemark_winsys::{Readback, tracker};
+use tidemark_winsys::{Readback, Trust, tracker};
 
 /// Which memory is emulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,6 +134,8 @@ pub struct Config {
     pub transfer: Transfer,
     /// `TIDEMARK_READBACK`.
     pub readback: Readback,
+    /// `TIDEMARK_USERPTR`.
+    pub user_memory: Trust,
     /// `TIDEMARK_DEBUG`.
     pub debug: Debug,
     /// `TIDEMARK_LOG`.
@@ -143,12 +145,13 @@ pub struct Config {
 }
 
 /// The variables' names.
-pub const VARIABLES: [&str; 8] = [
+pub const VARIABLES: [&str; 9] = [
     "TIDEMARK_BACKING",
     "TIDEMARK_MODE",
     "TIDEMARK_TRACKER",
     "TIDEMARK_TRANSFER",
     "TIDEMARK_READBACK",
+    "TIDEMARK_USERPTR",
     "TIDEMARK_DEBUG",
     "TIDEMARK_LOG",
     "TIDEMARK_PROFILE",
@@ -189,6 +192,7 @@ impl Config {
         let tracker = text("TIDEMARK_TRACKER", &mut warnings);
         let transfer = text("TIDEMARK_TRANSFER", &mut warnings);
         let readback = text("TIDEMARK_READBACK", &mut warnings);
+        let user_memory = text("TIDEMARK_USERPTR", &mut warnings);
         let log = text("TIDEMARK_LOG", &mut warnings);
         let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let config = Self {
@@ -203,6 +207,7 @@ impl Config {
             ),
             transfer: choose("TIDEMARK_TRANSFER", transfer, &Transfer::ALL, Transfer::Auto, &mut warnings),
             readback: choose("TIDEMARK_READBACK", readback, &Readback::ALL, Readback::Auto, &mut warnings),
+            user_memory: choose("TIDEMARK_USERPTR", user_memory, &Trust::ALL, Trust::Watched, &mut warnings),
             debug,
             log: choose("TIDEMARK_LOG", log, &crate::logger::LEVELS, LevelFilter::Warn, &mut warnings),
             profile: path("TIDEMARK_PROFILE"),
@@ -246,6 +251,7 @@ mod tests {
         let (config, warnings) = parse(&[]);
         assert_eq!((config.mode, config.tracker, config.debug), Default::default());
         assert_eq!((config.transfer, config.readback), (Transfer::Auto, Readback::Auto));
+        assert_eq!(config.user_memory, Trust::Watched);
         assert_eq!(config.log, LevelFilter::Warn);
         assert!(warnings.is_empty());
     }
@@ -257,11 +263,13 @@ mod tests {
             ("TIDEMARK_TRACKER", "compare"),
             ("TIDEMARK_TRANSFER", "staged"),
             ("TIDEMARK_READBACK", "lazy"),
+            ("TIDEMARK_USERPTR", "unsynchronised"),
             ("TIDEMARK_DEBUG", "noflush, noreadback, pass:vkCmdFillBuffer,pass:vkMapMemory2KHR"),
             ("TIDEMARK_LOG", "trace"),
         ]);
         assert_eq!((config.mode, config.tracker), (Mode::Always, tracker::Choice::Compare));
         assert_eq!((config.transfer, config.readback), (Transfer::Staged, Readback::Lazy));
+        assert_eq!(config.user_memory, Trust::Blind);
         let passed = vec!["vkCmdFillBuffer", "vkMapMemory2KHR"];
         assert_eq!(config.debug, Debug { no_flush: true, no_readback: true, passed, ..Debug::default() });
         assert!(config.debug.passes(&["vkMapMemory2", "vkMapMemory2KHR"]));

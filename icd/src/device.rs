@@ -98,9 +98,16 @@ pub(crate) unsafe fn create(
     let mut chains = Vec::new();
     for features in offers.iter().filter_map(|offer| offer.features()) {
         // SAFETY: a valid chain: the application's, or a copy of it that lives as long as `chains`.
-        if let Some(chain) = unsafe { chain::without(info.p_next, features) } {
-            info.p_next = chain.head();
-            chains.push(chain);
+        match unsafe { chain::without(info.p_next, features) } {
+            Ok(Some(chain)) => {
+                info.p_next = chain.head();
+                chains.push(chain);
+            }
+            Ok(None) => {}
+            Err(error) => log::warn!(
+                "the features of an extension that the backing driver may lack stay in the chain of vkCreateDevice: \
+                 process_vm_readv(2) fails ({error}). Put them first there"
+            ),
         }
     }
     // SAFETY: the arguments are passed on as they came, but for what Tidemark offers instead of the backing driver,
@@ -195,6 +202,9 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 /// As the specification demands.
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
+    if let Some(coherence) = &state.coherence {
+        coherence.imports.evict(&state, |_| true);
+    }
     state.transfers().inspect(|transfers| transfers.end());
     QUEUES.retain(|queue| queue.device.handle != device);
     let command_buffers = crate::command_buffer::forget_all(device);

@@ -46,6 +46,7 @@ macro_rules! commands {
             use super::*;
 
             /// The backing driver's own functions; `None` where it has none.
+            #[allow(dead_code, reason = "some commands are Tidemark's alone")]
             pub(crate) struct Fns { $(pub(crate) $name: Option<vk::$pfn>,)* }
 
             impl Fns {
@@ -119,6 +120,8 @@ commands! {
     vkGetPhysicalDeviceFeatures2 | vkGetPhysicalDeviceFeatures2KHR = PFN_vkGetPhysicalDeviceFeatures2(device: vk::PhysicalDevice, features: *mut vk::PhysicalDeviceFeatures2<'_>) -> () => crate::physical_device::features2;
     vkGetPhysicalDeviceMemoryProperties = PFN_vkGetPhysicalDeviceMemoryProperties(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceMemoryProperties) -> () => crate::physical_device::memory_properties;
     vkGetPhysicalDeviceMemoryProperties2 | vkGetPhysicalDeviceMemoryProperties2KHR = PFN_vkGetPhysicalDeviceMemoryProperties2(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceMemoryProperties2<'_>) -> () => crate::physical_device::memory_properties2;
+    vkGetPhysicalDeviceExternalBufferProperties | vkGetPhysicalDeviceExternalBufferPropertiesKHR = PFN_vkGetPhysicalDeviceExternalBufferProperties(device: vk::PhysicalDevice, info: *const vk::PhysicalDeviceExternalBufferInfo<'_>, properties: *mut vk::ExternalBufferProperties<'_>) -> () => crate::host_pointer::external_buffer_properties;
+    vkGetPhysicalDeviceImageFormatProperties2 | vkGetPhysicalDeviceImageFormatProperties2KHR = PFN_vkGetPhysicalDeviceImageFormatProperties2(device: vk::PhysicalDevice, info: *const vk::PhysicalDeviceImageFormatInfo2<'_>, properties: *mut vk::ImageFormatProperties2<'_>) -> vk::Result => crate::host_pointer::image_format_properties2;
     vkEnumerateDeviceExtensionProperties = PFN_vkEnumerateDeviceExtensionProperties(device: vk::PhysicalDevice, layer: *const std::ffi::c_char, count: *mut u32, properties: *mut vk::ExtensionProperties) -> vk::Result => crate::physical_device::enumerate_extensions;
     vkCreateDevice = PFN_vkCreateDevice(physical: vk::PhysicalDevice, info: *const vk::DeviceCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, device: *mut vk::Device) -> vk::Result => crate::device::create;
 }
@@ -143,6 +146,7 @@ commands! {
     vkUnmapMemory2 | vkUnmapMemory2KHR = PFN_vkUnmapMemory2KHR(device: vk::Device, info: *const vk::MemoryUnmapInfoKHR<'_>) -> vk::Result => crate::memory::unmap2;
     vkFlushMappedMemoryRanges = PFN_vkFlushMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::flush_ranges;
     vkInvalidateMappedMemoryRanges = PFN_vkInvalidateMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::invalidate_ranges;
+    vkGetMemoryHostPointerPropertiesEXT = PFN_vkGetMemoryHostPointerPropertiesEXT(device: vk::Device, kind: vk::ExternalMemoryHandleTypeFlags, pointer: *const std::ffi::c_void, properties: *mut vk::MemoryHostPointerPropertiesEXT<'_>) -> vk::Result => crate::host_pointer::properties;
 
     vkCreateBuffer = PFN_vkCreateBuffer(device: vk::Device, info: *const vk::BufferCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, buffer: *mut vk::Buffer) -> vk::Result => crate::buffer::create;
     vkDestroyBuffer = PFN_vkDestroyBuffer(device: vk::Device, buffer: vk::Buffer, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::buffer::destroy;
@@ -150,6 +154,7 @@ commands! {
     vkBindBufferMemory2 | vkBindBufferMemory2KHR = PFN_vkBindBufferMemory2(device: vk::Device, count: u32, infos: *const vk::BindBufferMemoryInfo<'_>) -> vk::Result => crate::buffer::bind2;
     vkCreateBufferView = PFN_vkCreateBufferView(device: vk::Device, info: *const vk::BufferViewCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, view: *mut vk::BufferView) -> vk::Result => crate::buffer::create_view;
     vkDestroyBufferView = PFN_vkDestroyBufferView(device: vk::Device, view: vk::BufferView, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::buffer::destroy_view;
+    vkCreateImage = PFN_vkCreateImage(device: vk::Device, info: *const vk::ImageCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, image: *mut vk::Image) -> vk::Result => crate::image::create;
     vkBindImageMemory = PFN_vkBindImageMemory(device: vk::Device, image: vk::Image, memory: vk::DeviceMemory, offset: vk::DeviceSize) -> vk::Result => crate::image::bind;
     vkBindImageMemory2 | vkBindImageMemory2KHR = PFN_vkBindImageMemory2(device: vk::Device, count: u32, infos: *const vk::BindImageMemoryInfo<'_>) -> vk::Result => crate::image::bind2;
     vkCopyMemoryToImage | vkCopyMemoryToImageEXT = PFN_vkCopyMemoryToImageEXT(device: vk::Device, info: *const vk::CopyMemoryToImageInfoEXT<'_>) -> vk::Result => crate::image::copy_from_memory;

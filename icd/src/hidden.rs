@@ -8,10 +8,6 @@ use std::mem::offset_of;
 
 /// Name, and why.
 pub(crate) const EXTENSIONS: &[(&CStr, &str)] = &[
-    (
-        c"VK_EXT_external_memory_host",
-        "imported pages would be device memory and host memory at once, with nothing in between to synchronise",
-    ),
     // Their commands name buffers in ways that nobody follows, so a batch's use of emulated memory would go unnoticed.
     (c"VK_NV_ray_tracing", UNFOLLOWED),
     (c"VK_NV_device_generated_commands", UNFOLLOWED),

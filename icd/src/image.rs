@@ -3,7 +3,9 @@
 //! Images in host-visible memory are rare (linear staging images), and the commands that lead to them are many: not
 //! worth the tracking.
 
+use crate::chain::Chain;
 use crate::device::Device;
+use crate::host_pointer;
 use crate::tables::DEVICES;
 use ash::vk::{self, Handle};
 use std::slice;
@@ -16,6 +18,27 @@ fn bound(device: &Device, memory: vk::DeviceMemory) {
             coherence.make_reachable(&memory);
         }
     }
+}
+
+/// vkCreateImage.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn create(
+    device: vk::Device,
+    info: *const vk::ImageCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    image: *mut vk::Image,
+) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(create) = state.next.vkCreateImage else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a valid create info. Only its own fields are copied.
+    let mut info = unsafe { *info };
+    // SAFETY: a valid chain.
+    let chain = unsafe { host_pointer::image_chain(info.p_next) };
+    info.p_next = chain.as_ref().map_or(info.p_next, Chain::head);
+    // SAFETY: the arguments are passed on as they came, but for handle types of host memory.
+    unsafe { create(device, &raw const info, allocator, image) }
 }
 
 /// vkBindImageMemory.

@@ -15,6 +15,7 @@
 //! | `placed` | placed maps: structures that `ash` lacks, and what they say |
 //! | `allocation` | what the chain of an allocation says of its memory |
 //! | `transfer` | how bytes cross between host views and device memory |
+//! | `host_pointer` | memory of the application's that it imports |
 //! | `backing`, `discovery` | finding and loading the backing driver |
 //! | `hidden` | extensions and features that are hidden, and why |
 //! | `offered` | extensions that are offered whatever the backing driver has |
@@ -23,10 +24,10 @@
 //!
 //! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a
 //! memory's state; a device's `active` memories, or its `progress` (the list of queues before a queue's counts); last a
-//! mirror's, then what is staged, and then a queue's turn, or those of all queues of a device by their handles. The tables are locked for a
-//! look-up, with no lock taken inside but `progress`, for a queue that is fetched first. None is held across a wait but,
-//! to idle, the turns of queues that nobody else needs meanwhile, and across a transfer only those of the memory and its
-//! mirror.
+//! mirror's, then what is staged, and then a queue's turn, or those of all queues of a device by their handles. The tables
+//! are locked for a look-up, with no lock taken inside but `progress`, for a queue that is fetched first; so is the list of
+//! imports that are kept. None is held across a wait but, to idle, the turns of queues that nobody else needs meanwhile,
+//! and across a transfer only those of the memory and its mirror.
 
 mod allocation;
 pub mod audit;
@@ -43,6 +44,7 @@ mod entry;
 mod event;
 mod fence;
 pub mod hidden;
+mod host_pointer;
 mod image;
 mod instance;
 mod logger;

@@ -4,6 +4,7 @@ use crate::allocation::{self, Undedicated};
 use crate::coherence::{self, Coherence};
 use crate::config::Config;
 use crate::device::Device;
+use crate::host_pointer::{Idle, Import, Key, Lent};
 use crate::memory_types::Kind;
 use crate::placed;
 use crate::profile::{self, Stopwatch, measured};
@@ -14,10 +15,11 @@ use crate::transfer::{Aperture, Engine, Staged};
 use ash::vk::{self, Handle, MemoryPropertyFlags as Flags};
 use std::borrow::Cow;
 use std::ffi::c_void;
+use std::io;
 use std::ops::Range;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_winsys::telemetry::Counter;
 use tidemark_winsys::{self as winsys, Contents, HostView, InPlace, Leave, LockExt, Mirror, RwLockExt};
 
@@ -47,6 +49,8 @@ struct Backing {
 struct State {
     /// From the first mapping on, until it is freed.
     mirror: Option<Arc<dyn HostView>>,
+    /// Of pages that the application lent: the same, and under what it may be kept when it is freed.
+    kept: Option<(Key, Arc<Mirror>)>,
     /// Whether the bytes count, though the host never wrote them.
     contents: Contents,
     /// What batches that are not known to be done use.
@@ -176,49 +180,68 @@ impl Memory {
         coherence: &Coherence,
         contents: Contents,
     ) -> Result<Arc<dyn HostView>, vk::Result> {
+        if self.backing.engine == Engine::InPlace {
+            let atom = usize::try_from(device.physical.atom).unwrap_or(usize::MAX);
+            let aperture = Box::new(self.aperture(device)?);
+            return Ok(Arc::new(InPlace::new(aperture, atom, coherence.arena.tracker())));
+        }
+        let mirror = self.mirror_of(device, coherence, |memory| {
+            Mirror::new(&coherence.arena, coherence.costs, memory, contents)
+        });
+        mirror.map(|mirror| mirror as _)
+    }
+
+    /// What `make` makes of the device memory.
+    fn mirror_of(
+        &self,
+        device: &Device,
+        coherence: &Coherence,
+        make: impl FnOnce(winsys::Device) -> io::Result<Mirror>,
+    ) -> Result<Arc<Mirror>, vk::Result> {
+        let memory = self.device_memory(device, coherence)?;
+        let is_mapped = matches!(memory, winsys::Device::Mapped(_));
+        make(memory).map(Arc::new).map_err(|error| {
+            log::error!("no host memory to mirror {} bytes: {error}", self.size);
+            if let (true, Some(unmap)) = (is_mapped, device.next.vkUnmapMemory) {
+                // SAFETY: mapped for the aperture, which is gone.
+                unsafe { unmap(device.handle, self.handle) };
+            }
+            vk::Result::ERROR_MEMORY_MAP_FAILED
+        })
+    }
+
+    /// How its bytes are copied.
+    fn device_memory(&self, device: &Device, coherence: &Coherence) -> Result<winsys::Device, vk::Result> {
         let Backing { memory_type, flags, room, engine } = self.backing;
         if engine == Engine::Staged {
             let staged = coherence.transfers.as_ref().ok_or(vk::Result::ERROR_FEATURE_NOT_PRESENT);
             match staged.and_then(|queue| Staged::new(queue, self.handle, self.size, room, memory_type)) {
-                Ok(staged) => {
-                    return self.mirror_of(coherence, winsys::Device::Copied(Box::new(staged)), contents);
-                }
+                Ok(staged) => return Ok(winsys::Device::Copied(Box::new(staged))),
                 Err(error) if flags.contains(Flags::HOST_VISIBLE) => {
                     log::warn!("{:?} cannot be staged ({error}): by aperture instead", self.handle);
                 }
                 Err(error) => {
-                    log::error!("vkMapMemory: {:?} cannot be staged ({error}), nor mapped", self.handle);
+                    log::error!("{:?} cannot be staged ({error}), nor mapped", self.handle);
                     return Err(vk::Result::ERROR_MEMORY_MAP_FAILED);
                 }
             }
         }
-        let is_coherent = flags.contains(Flags::HOST_COHERENT);
-        let aperture = Box::new(Aperture::new(device, self.handle, self.size, is_coherent)?);
-        if engine == Engine::InPlace {
-            let atom = usize::try_from(device.physical.atom).unwrap_or(usize::MAX);
-            return Ok(Arc::new(InPlace::new(aperture, atom, coherence.arena.tracker())));
-        }
-        self.mirror_of(coherence, winsys::Device::Mapped(aperture), contents).inspect_err(|_| {
-            if let Some(unmap) = device.next.vkUnmapMemory {
-                // SAFETY: mapped for the aperture, which is gone.
-                unsafe { unmap(device.handle, self.handle) };
-            }
-        })
+        Ok(winsys::Device::Mapped(Box::new(self.aperture(device)?)))
     }
 
-    fn mirror_of(
-        &self,
-        coherence: &Coherence,
-        device: winsys::Device,
-        contents: Contents,
-    ) -> Result<Arc<dyn HostView>, vk::Result> {
-        match Mirror::new(&coherence.arena, coherence.costs, device, contents) {
-            Ok(mirror) => Ok(Arc::new(mirror)),
-            Err(error) => {
-                log::error!("vkMapMemory: no host memory for {} bytes: {error}", self.size);
-                Err(vk::Result::ERROR_MEMORY_MAP_FAILED)
-            }
-        }
+    fn aperture(&self, device: &Device) -> Result<Aperture, vk::Result> {
+        let is_coherent = self.backing.flags.contains(Flags::HOST_COHERENT);
+        Aperture::new(device, self.handle, self.size, is_coherent)
+    }
+
+    /// Of memory that no batch can use yet: pages of the application's are its host view, and the mirror of them may be kept
+    /// under `key` when it is freed.
+    fn show(&mut self, coherence: &Coherence, mirror: Arc<Mirror>, key: Option<Key>) {
+        // What was submitted without a note uses other memory.
+        coherence.progress.add_mirror(self.unnoted_before);
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.kept = key.map(|key| (key, mirror.clone()));
+        state.mirror = Some(mirror);
     }
 
     /// Offset and size of a Vulkan call, as a range.
@@ -274,6 +297,12 @@ pub(crate) unsafe fn allocate(
         log::error!("vkAllocateMemory: there is no memory type {}", info.memory_type_index);
         return vk::Result::ERROR_UNKNOWN;
     };
+    // SAFETY: a valid allocate info.
+    let import = match unsafe { Import::of(&info, memory_type) }.transpose() {
+        Ok(import) => import,
+        Err(error) => return error,
+    };
+    info.p_next = import.as_ref().map_or(info.p_next, |import| import.chain.head());
     info.memory_type_index = memory_type.backing;
     let size = info.allocation_size;
     // SAFETY: a valid chain, only read.
@@ -290,15 +319,29 @@ pub(crate) unsafe fn allocate(
         info.p_next = undedicated.insert(chain).chain();
     }
     // SAFETY: the arguments are passed on, but for the type's index and what was argued above.
-    let result = unsafe { allocate(device, &raw const info, allocator, memory) };
-    let (vk::Result::SUCCESS, Kind::Emulated { backing, engine }, Some(coherence)) =
-        (result, memory_type.kind, &state.coherence)
-    else {
-        return result;
+    let allocate = || unsafe { allocate(device, &raw const info, allocator, memory) };
+    let Some(coherence) = &state.coherence else { return allocate() };
+    let Kind::Emulated { backing, engine } = memory_type.kind else {
+        return coherence.imports.allocating(&state, allocate);
     };
-    // SAFETY: the command succeeded, so it stored a handle.
+    // SAFETY: the application's promise.
+    let lend = |import: &Import| unsafe { import.lend(&state, coherence, allocator.is_null()) };
+    let lent = match import.as_ref().map(lend).transpose() {
+        Ok(lent) => lent,
+        Err(error) => return error,
+    };
+    if let Some(Lent::Again(idle)) = &lent {
+        // SAFETY: room for a handle.
+        unsafe { *memory = idle.memory };
+    } else {
+        let result = coherence.imports.allocating(&state, allocate);
+        if result != vk::Result::SUCCESS {
+            return result;
+        }
+    }
+    // SAFETY: a handle was stored.
     let handle = unsafe { *memory };
-    let emulated = Arc::new(Memory {
+    let mut emulated = Memory {
         handle,
         size: usize::try_from(size).unwrap_or(usize::MAX),
         backing: Backing {
@@ -313,19 +356,38 @@ pub(crate) unsafe fn allocate(
         is_freed: AtomicBool::new(false),
         state: Mutex::new(State {
             mirror: None,
+            kept: None,
             contents: if is_external || is_zeroed { Contents::Defined } else { Contents::Undefined },
             in_flight: Vec::new(),
             is_active: false,
         }),
-    });
+    };
+    match lent {
+        Some(Lent::Again(idle)) => emulated.show(coherence, idle.mirror, Some(idle.key)),
+        Some(Lent::Fresh(pages, key)) => {
+            let mirror = emulated.mirror_of(&state, coherence, |memory| {
+                Mirror::of_user_memory(&coherence.arena, coherence.costs, memory, pages)
+            });
+            let Ok(mirror) = mirror else {
+                if let Some(free) = state.next.vkFreeMemory {
+                    // SAFETY: allocated above, and nobody else knows of it.
+                    unsafe { free(device, handle, allocator) };
+                }
+                return vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+            };
+            emulated.show(coherence, mirror, key);
+        }
+        None => {}
+    }
     profile::count(Counter::Allocations, 1);
     profile::count(Counter::AllocatedBytes, size);
     log::debug!("{handle:?}: {size} bytes of {:?}, {engine:?}", memory_type.flags);
+    let emulated = Arc::new(emulated);
     coherence.memories.exclusive().insert(handle.as_raw(), emulated.clone());
     if is_external {
         coherence.make_reachable(&emulated);
     }
-    result
+    vk::Result::SUCCESS
 }
 
 /// vkFreeMemory, which also unmaps.
@@ -344,7 +406,10 @@ pub(crate) unsafe fn free(
         emulated.is_freed.store(true, Ordering::Release);
         // Buffers and descriptor sets may know the memory for longer. Its mirror ends here, and waits for flushes and
         // readbacks in progress.
-        let mirror = emulated.state.hold().mirror.take();
+        let (mirror, kept) = {
+            let mut state = emulated.state.hold();
+            (state.mirror.take(), state.kept.take())
+        };
         if let Some(mirror) = mirror {
             if let Err(error) = mirror.unplace(Leave::Nothing) {
                 log::error!("{memory:?}: stays mapped where it was placed: {error}");
@@ -352,8 +417,12 @@ pub(crate) unsafe fn free(
             if let Some(treatment) = mirror.treatment() {
                 log::debug!("{memory:?}: freed; it was treated as {treatment:?}");
             }
-            coherence::count_readback(&emulated, mirror.retire());
             coherence.progress.remove_mirror();
+            if let Some((key, mirror)) = kept.filter(|_| allocator.is_null()) {
+                coherence.imports.keep(&state, Idle { key, memory, mirror });
+                return;
+            }
+            coherence::count_readback(&emulated, mirror.retire());
         }
     }
     if let Some(free) = state.next.vkFreeMemory {

@@ -138,6 +138,11 @@ impl MemoryTypes {
         self.types.iter().zip(0..).fold(0, |bits, (memory_type, index)| bits | allowed(memory_type) << index)
     }
 
+    /// The types that are emulated.
+    pub(crate) fn emulated_bits(&self) -> u32 {
+        self.types.iter().zip(0..).fold(0, |bits, (one, index)| bits | u32::from(one.is_emulated()) << index)
+    }
+
     /// Puts these types in the place of the backing driver's.
     pub(crate) fn store(&self, properties: &mut vk::PhysicalDeviceMemoryProperties) {
         properties.memory_type_count = 0;

@@ -6,6 +6,7 @@
 //! intercepted ones of `entry`, which work without a function of the backing driver's; a device has those of extensions
 //! that it was created with.
 
+use crate::host_pointer;
 use crate::memory_types::MemoryTypes;
 use crate::placed;
 use ash::vk;
@@ -45,6 +46,15 @@ pub(crate) const OFFERS: &[Offer] = &[
         features: Some(<placed::Features<'_> as vk::TaggedStructure>::STRUCTURE_TYPE),
         commands: &[],
         fill: placed::fill,
+    },
+    Offer {
+        name: c"VK_EXT_external_memory_host",
+        spec_version: 1,
+        // The backing driver's own would leave out what is between host and device.
+        applies: |_, _| true,
+        features: None,
+        commands: &[c"vkGetMemoryHostPointerPropertiesEXT"],
+        fill: host_pointer::fill,
     },
 ];
 
@@ -125,18 +135,19 @@ mod tests {
         let names = |theirs: &[vk::ExtensionProperties], memory: &MemoryTypes| -> Vec<&CStr> {
             beside(theirs, memory).iter().map(|offer| offer.name).collect()
         };
-        let (map2, placed) = (c"VK_KHR_map_memory2", c"VK_EXT_map_memory_placed");
+        let (map2, placed, host) =
+            (c"VK_KHR_map_memory2", c"VK_EXT_map_memory_placed", c"VK_EXT_external_memory_host");
         let coherent = Flags::HOST_VISIBLE | Flags::HOST_COHERENT;
         let emulated = memory(coherent, Mode::Always, Transfer::Auto);
-        assert_eq!(names(&[], &emulated), [map2, placed]);
-        assert_eq!(names(&all, &emulated), [placed]);
+        assert_eq!(names(&[], &emulated), [map2, placed, host]);
+        assert_eq!(names(&all, &emulated), [placed, host]);
         // The coherent type is the backing driver's own, which would have to place it.
         let mixed = memory(coherent, Mode::Auto, Transfer::Auto);
         assert!(mixed.emulates());
-        assert_eq!(names(&[], &mixed), [map2]);
-        assert!(names(&all, &mixed).is_empty());
+        assert_eq!(names(&[], &mixed), [map2, host]);
+        assert_eq!(names(&all, &mixed), [host]);
         // And so is all that is mapped in place.
         let in_place = memory(coherent, Mode::Always, Transfer::InPlace);
-        assert_eq!(names(&[], &in_place), [map2]);
+        assert_eq!(names(&[], &in_place), [map2, host]);
     }
 }

@@ -1,7 +1,8 @@
 //! Memory requirements: `memoryTypeBits` speak of the types applications see.
 
-use crate::chain;
+use crate::chain::{self, Chain};
 use crate::device::Device;
+use crate::host_pointer;
 use crate::tables::DEVICES;
 use ash::vk;
 use std::ffi::c_int;
@@ -86,10 +87,44 @@ requirements2! {
     buffer2: vkGetBufferMemoryRequirements2(vk::BufferMemoryRequirementsInfo2<'_>);
     /// vkGetImageMemoryRequirements2.
     image2: vkGetImageMemoryRequirements2(vk::ImageMemoryRequirementsInfo2<'_>);
+}
+
+/// The same, before there is a buffer or an image. Handle types of host memory are not passed on.
+macro_rules! requirements_of_info {
+    ($($(#[$doc:meta])* $name:ident: $command:ident($info:ty, $chain:path);)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            /// As the specification demands.
+            pub(crate) unsafe fn $name(
+                device: vk::Device,
+                info: *const $info,
+                requirements: *mut vk::MemoryRequirements2<'_>,
+            ) {
+                let Some(state) = DEVICES.get(device) else { return };
+                let Some(get) = state.next.$command else { return };
+                // SAFETY: a valid info and create info. Only their own fields are copied.
+                let (mut info, mut create_info) = unsafe { (*info, *(*info).p_create_info) };
+                // SAFETY: a valid chain.
+                let chain = unsafe { $chain(create_info.p_next) };
+                create_info.p_next = chain.as_ref().map_or(create_info.p_next, Chain::head);
+                info.p_create_info = &raw const create_info;
+                // SAFETY: the arguments are passed on, but for handle types; the structure is then filled.
+                unsafe {
+                    get(device, &raw const info, requirements);
+                    remap2(&state, requirements);
+                }
+            }
+        )*
+    };
+}
+
+requirements_of_info! {
     /// vkGetDeviceBufferMemoryRequirements.
-    device_buffer: vkGetDeviceBufferMemoryRequirements(vk::DeviceBufferMemoryRequirements<'_>);
+    device_buffer: vkGetDeviceBufferMemoryRequirements(vk::DeviceBufferMemoryRequirements<'_>, host_pointer::buffer_chain);
     /// vkGetDeviceImageMemoryRequirements.
-    device_image: vkGetDeviceImageMemoryRequirements(vk::DeviceImageMemoryRequirements<'_>);
+    device_image: vkGetDeviceImageMemoryRequirements(vk::DeviceImageMemoryRequirements<'_>, host_pointer::image_chain);
 }
 
 /// vkGetMemoryFdPropertiesKHR.

@@ -14,6 +14,7 @@ mod draws;
 mod gpu;
 mod graphics;
 mod images;
+mod imports;
 mod limits;
 mod maps;
 mod memory_types;
@@ -84,6 +85,7 @@ fn checks() -> Vec<Check> {
         objects::CHECKS,
         maps::CHECKS,
         placed::CHECKS,
+        imports::CHECKS,
         memory_types::CHECKS,
         limits::CHECKS,
     ]

@@ -46,10 +46,11 @@ pub const QUEUES: usize = 3;
 const INSTANCE_EXTENSIONS: [&CStr; 2] = [ash::khr::surface::NAME, ash::ext::headless_surface::NAME];
 
 /// Device extensions likewise. Those that became part of Vulkan have other names for its commands.
-const EXTENSIONS: [&CStr; 22] = [
+const EXTENSIONS: [&CStr; 23] = [
     ash::amd::draw_indirect_count::NAME,
     ash::ext::conditional_rendering::NAME,
     ash::ext::extended_dynamic_state::NAME,
+    ash::ext::external_memory_host::NAME,
     ash::ext::host_image_copy::NAME,
     ash::ext::mesh_shader::NAME,
     ash::ext::transform_feedback::NAME,

@@ -10,7 +10,7 @@ const CHECKS: &str = env!("CARGO_BIN_EXE_coherency-checks");
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// What nobody can pass when host writes do not reach the device.
-const NEED_FLUSH: [&str; 17] = [
+const NEED_FLUSH: [&str; 20] = [
     "queue-submit",
     "queue-submit2",
     "rewrite-each-submit",
@@ -28,10 +28,13 @@ const NEED_FLUSH: [&str; 17] = [
     "placed-map-of-a-range",
     "placed-write-then-unmap",
     "sub-allocation",
+    "import-host-writes",
+    "import-kinds-of-memory",
+    "import-again",
 ];
 
 /// What nobody can pass when device writes do not reach the host.
-const NEED_READBACK: [&str; 15] = [
+const NEED_READBACK: [&str; 18] = [
     "wait-for-fences",
     "get-fence-status",
     "wait-semaphores",
@@ -47,6 +50,9 @@ const NEED_READBACK: [&str; 15] = [
     "read-after-each-submit",
     "neighbouring-words",
     "neighbouring-bytes",
+    "import-device-writes",
+    "import-neighbouring-bytes",
+    "import-part-of-it",
 ];
 
 /// What nobody can pass when the host's signal releases a batch and nothing else happens.
@@ -66,8 +72,13 @@ const NEED_DESCRIPTORS: [&str; 5] = [
 ];
 
 /// What nobody can pass when pages that the device writes have no twin.
-const NEED_SHARE: [&str; 4] =
-    ["wait-for-fences", "neighbouring-words", "read-after-each-submit", "placed-bytes-of-both"];
+const NEED_SHARE: [&str; 5] = [
+    "import-device-writes",
+    "wait-for-fences",
+    "neighbouring-words",
+    "read-after-each-submit",
+    "placed-bytes-of-both",
+];
 
 /// What lavapipe of Debian 12 cannot do, and newer ones can, but for waits for presentation.
 const NOT_YET: [&str; 17] = [

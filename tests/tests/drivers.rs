@@ -78,6 +78,7 @@ const SWIFTSHADER: &[Skip] = &[
 
 /// In mode auto Tidemark adds nothing to any of them.
 const NOTHING_ADDED: &[Skip] = &[
+    ("import-queries", "the driver denies that buffers can be imported"),
     ("cached-memory-flushed", ALL_IS_COHERENT),
     ("cached-memory-flushed-late", ALL_IS_COHERENT),
     ("map-memory2", "no vkMapMemory2"),

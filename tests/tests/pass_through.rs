@@ -21,7 +21,7 @@ const NOT_INTERCEPTED: [&CStr; 12] = [
     c"vkCmdPushConstants",
     c"vkCmdPipelineBarrier2",
     c"vkCmdBeginRendering",
-    c"vkCreateImage",
+    c"vkCreateImageView",
     c"vkCreateGraphicsPipelines",
     c"vkResetFences",
     c"vkGetPhysicalDeviceFormatProperties2",

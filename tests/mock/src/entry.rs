@@ -94,6 +94,9 @@ commands! {
     vkFlushMappedMemoryRanges = PFN_vkFlushMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::flush;
     vkInvalidateMappedMemoryRanges = PFN_vkInvalidateMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::invalidate;
 
+    vkCreateBuffer = PFN_vkCreateBuffer(device: vk::Device, info: *const vk::BufferCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, buffer: *mut vk::Buffer) -> vk::Result => crate::resources::create_buffer;
+    vkCreateImage = PFN_vkCreateImage(device: vk::Device, info: *const vk::ImageCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, image: *mut vk::Image) -> vk::Result => crate::resources::create_image;
+
     vkGetBufferMemoryRequirements = PFN_vkGetBufferMemoryRequirements(device: vk::Device, buffer: vk::Buffer, requirements: *mut vk::MemoryRequirements) => crate::requirements::buffer;
     vkGetBufferMemoryRequirements2 | vkGetBufferMemoryRequirements2KHR = PFN_vkGetBufferMemoryRequirements2(device: vk::Device, info: *const vk::BufferMemoryRequirementsInfo2<'_>, requirements: *mut vk::MemoryRequirements2<'_>) => crate::requirements::buffer2;
     vkGetDeviceBufferMemoryRequirements | vkGetDeviceBufferMemoryRequirementsKHR = PFN_vkGetDeviceBufferMemoryRequirements(device: vk::Device, info: *const vk::DeviceBufferMemoryRequirements<'_>, requirements: *mut vk::MemoryRequirements2<'_>) => crate::requirements::device_buffer;

@@ -19,7 +19,7 @@
 //! | --- | --- |
 //! | `entry` | the table of intercepted commands |
 //! | `lavapipe` | loading the driver that does the work |
-//! | `instance`, `physical_device`, `device`, `queue`, `memory`, `requirements` | the commands, by the Vulkan object they work on |
+//! | `instance`, `physical_device`, `device`, `queue`, `memory`, `requirements`, `resources` | the commands, by the Vulkan object they work on |
 //! | `shape` | the memory types of each device |
 //! | `mapping` | what the host sees of an allocation, and which ranges it may flush |
 //! | `table` | state by handle |
@@ -37,6 +37,7 @@ mod misuse;
 mod physical_device;
 mod queue;
 mod requirements;
+mod resources;
 mod shape;
 mod table;
 

@@ -147,12 +147,7 @@ pub const COMMANDS: &Table = &[
     ),
     (
         Because("memory with an image in it counts as used by every batch, whatever is done with the image"),
-        &[
-            "vkCreateImage",
-            "vkBindOpticalFlowSessionImageNV",
-            "vkCmdBindInvocationMaskHUAWEI",
-            "vkCmdBindShadingRateImageNV",
-        ],
+        &["vkBindOpticalFlowSessionImageNV", "vkCmdBindInvocationMaskHUAWEI", "vkCmdBindShadingRateImageNV"],
     ),
     (
         Because("images of a swapchain lie in memory that no application maps"),

@@ -114,6 +114,37 @@ fn sees_tidemark(command: &str) -> bool {
                 get(physical, &raw mut memory);
                 memory.memory_properties.memory_type_count > 1
             }
+            "vkGetPhysicalDeviceExternalBufferProperties" => {
+                let get = function::<vk::PFN_vkGetPhysicalDeviceExternalBufferProperties>(
+                    library,
+                    instance.handle(),
+                    command,
+                );
+                let info = vk::PhysicalDeviceExternalBufferInfo::default()
+                    .usage(vk::BufferUsageFlags::TRANSFER_SRC)
+                    .handle_type(FOREIGN);
+                let mut properties = vk::ExternalBufferProperties::default();
+                get(physical, &raw const info, &raw mut properties);
+                is_importable(&properties.external_memory_properties)
+            }
+            "vkGetPhysicalDeviceImageFormatProperties2" => {
+                let get = function::<vk::PFN_vkGetPhysicalDeviceImageFormatProperties2>(
+                    library,
+                    instance.handle(),
+                    command,
+                );
+                let mut external = vk::PhysicalDeviceExternalImageFormatInfo::default().handle_type(FOREIGN);
+                let info = vk::PhysicalDeviceImageFormatInfo2::default()
+                    .format(vk::Format::R8G8B8A8_UINT)
+                    .ty(vk::ImageType::TYPE_2D)
+                    .tiling(vk::ImageTiling::LINEAR)
+                    .usage(vk::ImageUsageFlags::TRANSFER_DST)
+                    .push_next(&mut external);
+                let mut images = vk::ExternalImageFormatProperties::default();
+                let mut formats = vk::ImageFormatProperties2::default().push_next(&mut images);
+                let result = get(physical, &raw const info, &raw mut formats);
+                result == vk::Result::SUCCESS && is_importable(&images.external_memory_properties)
+            }
             "vkEnumerateDeviceExtensionProperties" => {
                 let shown = instance.enumerate_device_extension_properties(physical);
                 let mut shown = shown.expect("cannot enumerate").into_iter();
@@ -127,6 +158,14 @@ fn sees_tidemark(command: &str) -> bool {
             _ => panic!("there is no probe for {command}"),
         }
     }
+}
+
+/// Host memory of a kind that lavapipe does not import.
+const FOREIGN: vk::ExternalMemoryHandleTypeFlags =
+    vk::ExternalMemoryHandleTypeFlags::HOST_MAPPED_FOREIGN_MEMORY_EXT;
+
+fn is_importable(properties: &vk::ExternalMemoryProperties) -> bool {
+    properties.external_memory_features.contains(vk::ExternalMemoryFeatureFlags::IMPORTABLE)
 }
 
 /// An extension that is hidden, and that the mock claims to have.
@@ -150,6 +189,7 @@ pub fn instance_in(library: Library, allocator: Option<&vk::AllocationCallbacks<
     let extensions = [
         ash::khr::device_group_creation::NAME.as_ptr(),
         ash::khr::get_physical_device_properties2::NAME.as_ptr(),
+        ash::khr::external_memory_capabilities::NAME.as_ptr(),
     ];
     let info =
         vk::InstanceCreateInfo::default().application_info(&application).enabled_extension_names(&extensions);
