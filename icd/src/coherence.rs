@@ -4,7 +4,8 @@
 //!   may use is flushed, whether the batch reads or writes it: an old host write must not land on a later one of the
 //!   device. Memory of the type without HOST_COHERENT too: applications that should flush it themselves forget to (Zink
 //!   of Mesa 22.3 takes it for GL_MAP_COHERENT_BIT buffers), and get away with it on most devices. Copies by the CPU, and
-//!   staged ones on a queue of their own, cannot end up behind a batch that waits for the very signal.
+//!   staged ones on a queue of their own, cannot end up behind a batch that waits for the very signal; on a queue that is
+//!   shared such a batch is held back.
 //! - A host signal may release batches that were submitted long ago: what they use is flushed once more.
 //! - After the host has learned that the device is done with something (waits, and queries that find it done), what
 //!   batches in flight may have written is read back: the application may look at once. All of them, since the
@@ -23,9 +24,12 @@ use crate::memory::Memory;
 use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Batches, Point, Progress};
 use crate::references::Uses;
+use crate::semaphore::Kind;
+use crate::submission::held::Held;
 use crate::tables::{COMMAND_BUFFERS, HandleMap};
 use crate::transfer::TransferQueue;
 use ash::vk::{self, Handle};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, RwLock};
 use tidemark_winsys::telemetry::Counter;
@@ -48,6 +52,13 @@ pub(crate) struct Coherence {
     /// Those that batches in flight use, likewise; and those they used when somebody waited last.
     active: Mutex<HandleMap<Arc<Memory>>>,
     pub(crate) progress: Progress,
+    pub(crate) held: Held,
+    /// Semaphores that are not plain binary ones.
+    pub(crate) semaphores: RwLock<HandleMap<Kind>>,
+    /// Fences that others, whom Tidemark does not see, may wait for.
+    pub(crate) external_fences: RwLock<HashSet<vk::Fence>>,
+    /// Events that some command sets.
+    pub(crate) set_by_device: RwLock<HashSet<vk::Event>>,
     pub(crate) buffers: RwLock<HandleMap<Arc<Buffer>>>,
     pub(crate) buffer_views: RwLock<HandleMap<Arc<BufferView>>>,
     pub(crate) descriptor_sets: RwLock<HandleMap<Arc<DescriptorSet>>>,
@@ -73,6 +84,10 @@ impl Coherence {
             reachable: RwLock::default(),
             active: Mutex::default(),
             progress: Progress::default(),
+            held: Held::default(),
+            semaphores: RwLock::default(),
+            external_fences: RwLock::default(),
+            set_by_device: RwLock::default(),
             buffers: RwLock::default(),
             buffer_views: RwLock::default(),
             descriptor_sets: RwLock::default(),
@@ -133,6 +148,7 @@ impl Coherence {
             ("descriptor sets", self.descriptor_sets.shared().len()),
             ("descriptor update templates", self.templates.shared().len()),
             ("command buffers", command_buffers),
+            ("events", self.set_by_device.shared().len()),
             ("fences", fences),
             ("timeline semaphores", semaphores),
         ]
@@ -154,6 +170,11 @@ impl Coherence {
 
     fn active(&self) -> Vec<Arc<Memory>> {
         self.active.hold().values().cloned().collect()
+    }
+
+    /// Whether batches in flight may have written anything that the host sees.
+    pub(crate) fn is_written_in_flight(&self) -> bool {
+        self.active().iter().any(|memory| memory.is_written_in_flight())
     }
 
     /// What a batch of these command buffers may use.
@@ -231,6 +252,14 @@ impl Device {
         });
     }
 
+    /// The host has signalled something: forwards the batches that waited for it.
+    pub(crate) fn after_signal(&self) {
+        if let Some(coherence) = &self.coherence {
+            // SAFETY: applications keep what pending batches name.
+            unsafe { coherence.held.release(self, coherence) };
+        }
+    }
+
     /// The host is about to use memory of images itself, by `access`: as a batch would that may use all that is reachable.
     pub(crate) fn around_host_access(&self, access: impl FnOnce() -> vk::Result) -> vk::Result {
         let mirrors: Vec<(Arc<Memory>, Arc<dyn HostView>)> =
@@ -260,6 +289,9 @@ impl Device {
         ];
         if !told.contains(&result) {
             return result;
+        }
+        if result == vk::Result::ERROR_DEVICE_LOST {
+            coherence.held.give_up();
         }
         profile::count(Counter::Waits, 1);
         // Known before the bytes are looked at, so that whatever is dropped was looked at in full.

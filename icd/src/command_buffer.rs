@@ -6,6 +6,7 @@
 pub(crate) mod copies;
 pub(crate) mod descriptors;
 pub(crate) mod draws;
+pub(crate) mod events;
 
 use crate::coherence::Coherence;
 use crate::device::Device;

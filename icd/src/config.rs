@@ -81,6 +81,10 @@ pub struct Debug {
     pub no_descriptors: bool,
     /// Pages get no twin before the device writes them.
     pub no_share: bool,
+    /// Batches that wait for the host are not held back.
+    pub no_hold: bool,
+    /// What others wait for is signalled by the batch itself, before its writes are read back.
+    pub no_export: bool,
     /// Commands that are not intercepted, each by one of its names.
     pub passed: Vec<&'static str>,
 }
@@ -88,13 +92,15 @@ pub struct Debug {
 impl Debug {
     /// Each step's name in `TIDEMARK_DEBUG`, and where it is kept.
     #[expect(clippy::type_complexity, reason = "a table")]
-    const STEPS: [(&str, fn(&mut Self) -> &mut bool); 6] = [
+    const STEPS: [(&str, fn(&mut Self) -> &mut bool); 8] = [
         ("noflush", |debug| &mut debug.no_flush),
         ("noreadback", |debug| &mut debug.no_readback),
         ("nosignal", |debug| &mut debug.no_signal),
         ("noreferences", |debug| &mut debug.no_references),
         ("nodescriptors", |debug| &mut debug.no_descriptors),
         ("noshare", |debug| &mut debug.no_share),
+        ("nohold", |debug| &mut debug.no_hold),
+        ("noexport", |debug| &mut debug.no_export),
     ];
     /// What goes before the name of a command to pass through.
     const PASS: &str = "pass:";

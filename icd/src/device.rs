@@ -11,6 +11,7 @@ use crate::tables::{DEVICES, PHYSICAL_DEVICES, QUEUES};
 use crate::transfer::{Plan, TransferQueue};
 use ash::vk::{self, Handle};
 use std::ffi::{CStr, c_char};
+use std::ptr;
 use std::slice;
 use std::sync::Arc;
 
@@ -39,6 +40,21 @@ impl Device {
     /// What carries staged copies, if any.
     pub(crate) fn transfers(&self) -> Option<&Arc<TransferQueue>> {
         self.coherence.as_ref()?.transfers.as_ref()
+    }
+
+    /// A fence for Tidemark's own use.
+    pub(crate) fn new_fence(&self) -> Result<vk::Fence, vk::Result> {
+        let (info, mut fence) = (vk::FenceCreateInfo::default(), vk::Fence::null());
+        // SAFETY: a live device.
+        let result =
+            unsafe { (self.core.create_fence)(self.handle, &raw const info, ptr::null(), &raw mut fence) };
+        result.result_with_success(fence)
+    }
+
+    /// Destroys a fence that [`new_fence`](Self::new_fence) made, and that nothing pending will signal.
+    pub(crate) fn destroy_fence(&self, fence: vk::Fence) {
+        // SAFETY: a live device, and its fence, which nobody else knows.
+        unsafe { (self.core.destroy_fence)(self.handle, fence, ptr::null()) }
     }
 
     /// Its queues that were fetched, by their handles.
@@ -202,6 +218,7 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 /// As the specification demands.
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
+    state.queues().iter().for_each(|queue| queue.exporter.end());
     if let Some(coherence) = &state.coherence {
         coherence.imports.evict(&state, |_| true);
     }
@@ -264,10 +281,8 @@ fn remember(queue: vk::Queue, device: Arc<Device>) {
 pub(crate) unsafe fn wait_idle(device: vk::Device) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkDeviceWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
-    let submitted = state.coherence.as_ref().map(|coherence| coherence.progress.last_of_all());
     let queues = state.queues();
     let queues: Vec<&Queue> = queues.iter().map(|queue| &**queue).collect();
     // SAFETY: the arguments are passed on as they came.
-    let result = queue::idle(&state, &queues, || unsafe { wait(device) });
-    state.after_wait(result, &submitted.unwrap_or_default())
+    queue::idle(&state, &queues, || unsafe { wait(device) })
 }

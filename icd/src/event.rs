@@ -2,6 +2,7 @@
 
 use crate::tables::DEVICES;
 use ash::vk;
+use tidemark_winsys::RwLockExt;
 
 /// vkSetEvent: may release work that was submitted long ago and reads what the host wrote since.
 ///
@@ -12,7 +13,9 @@ pub(crate) unsafe fn set(device: vk::Device, event: vk::Event) -> vk::Result {
     let Some(set) = state.next.vkSetEvent else { return vk::Result::ERROR_DEVICE_LOST };
     state.before_signal();
     // SAFETY: the arguments are passed on as they came.
-    unsafe { set(device, event) }
+    let result = unsafe { set(device, event) };
+    state.after_signal();
+    result
 }
 
 /// vkGetEventStatus.
@@ -25,4 +28,23 @@ pub(crate) unsafe fn status(device: vk::Device, event: vk::Event) -> vk::Result 
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { status(device, event) };
     state.after_wait(result, &[])
+}
+
+/// vkDestroyEvent.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn destroy(
+    device: vk::Device,
+    event: vk::Event,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    let Some(state) = DEVICES.get(device) else { return };
+    if let Some(coherence) = &state.coherence {
+        coherence.set_by_device.exclusive().remove(&event);
+    }
+    if let Some(destroy) = state.next.vkDestroyEvent {
+        // SAFETY: the arguments are passed on as they came.
+        unsafe { destroy(device, event, allocator) }
+    }
 }

@@ -1,15 +1,67 @@
 //! VkFence: what the host learns from it ends in a readback.
 
+use crate::chain;
 use crate::device::Device;
 use crate::progress::Point;
+use crate::submission::array;
 use crate::tables::DEVICES;
 use ash::vk;
-use std::slice;
+use std::ffi::c_int;
+use tidemark_winsys::RwLockExt;
 
 /// The batches that fences stand for, as submitted so far. To be asked before a wait: after it, another thread may have
 /// submitted the fence anew.
 fn points_of(device: &Device, fences: &[vk::Fence]) -> Vec<Point> {
     device.coherence.as_ref().map(|coherence| coherence.progress.of_fences(fences)).unwrap_or_default()
+}
+
+/// vkCreateFence.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn create(
+    device: vk::Device,
+    info: *const vk::FenceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    fence: *mut vk::Fence,
+) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(create) = state.next.vkCreateFence else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: the arguments are passed on as they came.
+    let result = unsafe { create(device, info, allocator, fence) };
+    // SAFETY: a valid chain.
+    let exported = unsafe { chain::find_input::<vk::ExportFenceCreateInfo<'_>>((*info).p_next) };
+    if let Some(coherence) = &state.coherence
+        && result == vk::Result::SUCCESS
+        && exported.is_some_and(|info| !info.handle_types.is_empty())
+    {
+        coherence.held.expect_exports();
+        // SAFETY: the command stored a handle.
+        coherence.external_fences.exclusive().insert(unsafe { *fence });
+    }
+    result
+}
+
+/// vkGetFenceFdKHR: what is exported by copy must have a signal to come, which the backing driver may not know yet.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn export(
+    device: vk::Device,
+    info: *const vk::FenceGetFdInfoKHR<'_>,
+    fd: *mut c_int,
+) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(export) = state.next.vkGetFenceFdKHR else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a valid structure.
+    let (fence, handle_type) = unsafe { ((*info).fence, (*info).handle_type) };
+    if let Some(coherence) = &state.coherence
+        && handle_type == vk::ExternalFenceHandleTypeFlags::SYNC_FD
+    {
+        coherence.held.wait_for_signal(vk::Semaphore::null(), fence);
+    }
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { export(device, info, fd) }
 }
 
 /// vkWaitForFences.
@@ -26,13 +78,17 @@ pub(crate) unsafe fn wait(
     // SAFETY: a live device.
     let Some(state) = (unsafe { DEVICES.find(device) }) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkWaitForFences else { return vk::Result::ERROR_DEVICE_LOST };
-    // Which of several fences is the one that signalled, nobody says.
-    let points = if all == vk::TRUE || count == 1 {
-        // SAFETY: valid for `count` elements, of which there is at least one.
-        points_of(state, unsafe { slice::from_raw_parts(fences, count as usize) })
-    } else {
-        Vec::new()
+    // SAFETY: valid for `count` elements.
+    let named = unsafe { array(fences, count) };
+    let timeout = match &state.coherence {
+        Some(coherence) => match coherence.held.wait_for_fences(named, all == vk::TRUE, timeout) {
+            Some(left) => left,
+            None => return vk::Result::TIMEOUT,
+        },
+        None => timeout,
     };
+    // Which of several fences is the one that signalled, nobody says.
+    let points = if all == vk::TRUE || count == 1 { points_of(state, named) } else { Vec::new() };
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { wait(device, count, fences, all, timeout) };
     let done = if result == vk::Result::SUCCESS { &*points } else { &[] };
@@ -66,6 +122,7 @@ pub(crate) unsafe fn destroy(
     let Some(state) = DEVICES.get(device) else { return };
     if let Some(coherence) = &state.coherence {
         coherence.progress.forget_fence(fence);
+        coherence.external_fences.exclusive().remove(&fence);
     }
     if let Some(destroy) = state.next.vkDestroyFence {
         // SAFETY: the arguments are passed on as they came.

@@ -9,6 +9,7 @@
 //! | `entry` | the table of intercepted commands, the panic guard |
 //! | `instance`, `physical_device`, `device`, `queue`, `memory`, `buffer`, `image`, `descriptor_set`, `command_buffer`, `fence`, `semaphore`, `event`, `swapchain`, `requirements` | the commands, by the Vulkan object they work on |
 //! | `references` | what a command buffer refers to, and what a batch uses in consequence |
+//! | `submission` | what a queue is given, how it is made ready, and when it may go |
 //! | `progress` | how far each queue is known to be |
 //! | `memory_types` | the memory types applications see, and how they map onto the backing driver's |
 //! | `coherence` | sync points: what is flushed and read back, and when |
@@ -22,12 +23,13 @@
 //! | `audit` | what is intercepted and what is hidden, for the test that holds it against vk.xml |
 //! | `config`, `logger`, `profile` | environment variables, the log, the counters |
 //!
-//! Lock order: a command buffer's references (a primary's before its secondaries'), a descriptor set's bindings; a
-//! memory's state; a device's `active` memories, or its `progress` (the list of queues before a queue's counts); last a
-//! mirror's, then what is staged, and then a queue's turn, or those of all queues of a device by their handles. The tables
-//! are locked for a look-up, with no lock taken inside but `progress`, for a queue that is fetched first; so is the list of
-//! imports that are kept. None is held across a wait but, to idle, the turns of queues that nobody else needs meanwhile,
-//! and across a transfer only those of the memory and its mirror.
+//! Lock order: the held batches of a device; a command buffer's references (a primary's before its secondaries'), a
+//! descriptor set's bindings; a memory's state; a device's `active` memories, or its `progress` (the list of queues before
+//! a queue's counts); last a mirror's, then what is staged, and then a queue's turn, or those of all queues of a device by
+//! their handles. The tables are locked for a look-up, with no lock taken inside but `progress`, for a queue that is
+//! fetched first; so is the list of imports that are kept. None is held across a wait but, to idle, the turns of queues
+//! that nobody else needs meanwhile, and across a transfer only those of the memory and its mirror, and that of the held
+//! batches if it is for one of them.
 
 mod allocation;
 pub mod audit;
@@ -59,6 +61,7 @@ mod queue;
 mod references;
 mod requirements;
 mod semaphore;
+mod submission;
 mod swapchain;
 mod tables;
 mod transfer;

@@ -108,6 +108,11 @@ impl Memory {
         }
     }
 
+    /// Whether batches in flight may have written it. It may be mapped before they are done.
+    pub(crate) fn is_written_in_flight(&self) -> bool {
+        self.state.hold().in_flight.iter().any(|(_, ranges)| !ranges.written.is_empty())
+    }
+
     /// Reads back what batches in flight may have written so far.
     fn read_back_in_flight(&self) {
         let state = self.state.hold();

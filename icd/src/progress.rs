@@ -102,11 +102,6 @@ impl Progress {
         (batches.point(&counts), is_noted)
     }
 
-    /// The last batch of every queue so far: all are done when the device is idle.
-    pub(crate) fn last_of_all(&self) -> Vec<Point> {
-        self.queues.hold().iter().map(|batches| batches.last()).collect()
-    }
-
     /// Batches so far whose uses nobody noted.
     pub(crate) fn unnoted(&self) -> u64 {
         self.queues.hold().iter().map(|batches| batches.counts.hold().unnoted).sum()

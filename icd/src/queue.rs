@@ -1,43 +1,33 @@
-//! VkQueue: submission, presentation, and idling. Each submission flushes what its batches may use.
+//! VkQueue: submission, presentation, and idling.
 
-use crate::chain;
-use crate::coherence::Coherence;
 use crate::device::Device;
-use crate::profile;
-use crate::progress::{Batches, Point};
+use crate::progress::Batches;
+use crate::submission::{self, Exporter, Info, array};
 use crate::tables::QUEUES;
 use ash::vk;
-use std::ffi::c_void;
-use std::slice;
 use std::sync::{Arc, Mutex};
 use tidemark_winsys::LockExt;
-use tidemark_winsys::telemetry::Counter;
-
-/// A slice of a caller's array, which may be null if it has no elements.
-///
-/// # Safety
-/// Valid for `count` elements.
-unsafe fn array<'a, T>(at: *const T, count: u32) -> &'a [T] {
-    if count == 0 {
-        return &[];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { slice::from_raw_parts(at, count as usize) }
-}
 
 /// A queue.
 pub(crate) struct Queue {
     pub(crate) handle: vk::Queue,
     pub(crate) device: Arc<Device>,
-    batches: Arc<Batches>,
+    pub(crate) batches: Arc<Batches>,
     /// Held around every command that takes the queue externally synchronised.
     turn: Mutex<()>,
+    pub(crate) exporter: Exporter,
 }
 
 impl Queue {
     pub(crate) fn new(handle: vk::Queue, device: Arc<Device>) -> Self {
         let batches = device.coherence.as_ref().map(|coherence| coherence.progress.add_queue());
-        Self { handle, device, batches: batches.unwrap_or_default(), turn: Mutex::default() }
+        Self {
+            handle,
+            device,
+            batches: batches.unwrap_or_default(),
+            turn: Mutex::default(),
+            exporter: Exporter::default(),
+        }
     }
 
     /// Gives the queue to the backing driver by `work`, while nobody else does. Applications keep their own threads
@@ -50,38 +40,41 @@ impl Queue {
     }
 
     /// Waits for what was submitted so far, and leaves the queue to others meanwhile.
-    fn wait(&self) -> vk::Result {
+    fn wait(&self) -> Result<(), vk::Result> {
         let Device { handle: device, core, .. } = &*self.device;
-        let mut fence = vk::Fence::null();
-        // SAFETY: a live device and queue; the fence is this function's own, and destroyed when no batch uses it.
-        unsafe {
-            let info = vk::FenceCreateInfo::default();
-            let mut result = (core.create_fence)(*device, &raw const info, std::ptr::null(), &raw mut fence);
-            if result != vk::Result::SUCCESS {
-                return result;
+        let fence = self.device.new_fence()?;
+        // SAFETY: a live device and queue, and a fence of this function's own.
+        let result = unsafe {
+            match self.alone(|queue| (core.queue_submit)(queue, 0, std::ptr::null(), fence)) {
+                vk::Result::SUCCESS => {
+                    (core.wait_for_fences)(*device, 1, &raw const fence, vk::TRUE, u64::MAX)
+                }
+                error => error,
             }
-            result = self.alone(|queue| (core.queue_submit)(queue, 0, std::ptr::null(), fence));
-            if result == vk::Result::SUCCESS {
-                result = (core.wait_for_fences)(*device, 1, &raw const fence, vk::TRUE, u64::MAX);
-            }
-            (core.destroy_fence)(*device, fence, std::ptr::null());
-            result
-        }
+        };
+        self.device.destroy_fence(fence);
+        result.result()
     }
 }
 
-/// Waits by `wait` until all of `queues` are idle. For that to happen Tidemark may have to work on them.
+/// Waits by `wait` until all of `queues` are idle, and reads back what was written. For that to happen Tidemark may have
+/// to work on them.
 pub(crate) fn idle(device: &Device, queues: &[&Queue], wait: impl FnOnce() -> vk::Result) -> vk::Result {
+    if let Some(coherence) = &device.coherence {
+        queues.iter().for_each(|queue| coherence.held.wait_for_queue(queue.handle));
+    }
     if device.shares_queues() {
         // What is still going on then is Tidemark's own work, which waits for nobody.
-        for result in queues.iter().map(|queue| queue.wait()) {
-            if result != vk::Result::SUCCESS {
-                return result;
-            }
+        if let Err(error) = queues.iter().try_for_each(|queue| queue.wait()) {
+            return device.after_wait(error, &[]);
         }
     }
-    let _turns: Vec<_> = queues.iter().map(|queue| queue.turn.hold()).collect();
-    wait()
+    let submitted: Vec<_> = queues.iter().map(|queue| queue.batches.last()).collect();
+    let result = {
+        let _turns: Vec<_> = queues.iter().map(|queue| queue.turn.hold()).collect();
+        wait()
+    };
+    device.after_wait(result, &submitted)
 }
 
 /// The state of a queue. Applications get queues only through commands that remember them.
@@ -91,64 +84,6 @@ pub(crate) fn idle(device: &Device, queues: &[&Queue], wait: impl FnOnce() -> vk
 unsafe fn state_of<'a>(queue: vk::Queue) -> Result<&'a Queue, vk::Result> {
     // SAFETY: the caller's promise: queues go with their device.
     unsafe { QUEUES.find(queue) }.ok_or(vk::Result::ERROR_DEVICE_LOST)
-}
-
-/// Lets `prepare` see to the batches and tell the last, then `call` submit them.
-///
-/// # Safety
-/// The queue's device must be live.
-unsafe fn submit_by<F>(
-    queue: vk::Queue,
-    fence: vk::Fence,
-    command: impl FnOnce(&Device) -> Option<F>,
-    prepare: impl FnOnce(&Coherence, &Batches) -> Option<Point>,
-    call: impl FnOnce(F, vk::Queue) -> vk::Result,
-) -> vk::Result {
-    // SAFETY: the caller's promise.
-    let queue = match unsafe { state_of(queue) } {
-        Ok(queue) => queue,
-        Err(error) => return error,
-    };
-    let Some(command) = command(&queue.device) else { return vk::Result::ERROR_DEVICE_LOST };
-    if let Some(coherence) = &queue.device.coherence {
-        profile::count(Counter::Submits, 1);
-        let last = prepare(coherence, &queue.batches);
-        if fence != vk::Fence::null() {
-            // It follows all that was submitted to its queue so far, if there is nothing new.
-            coherence.progress.fence_follows(fence, last.unwrap_or_else(|| queue.batches.last()));
-        }
-    }
-    queue.device.transfers().inspect(|transfers| transfers.before_batch(queue));
-    queue.alone(|queue| call(command, queue))
-}
-
-/// `point` will be followed by signals of `semaphores`, to `values` if they are timelines.
-fn note_signals(coherence: &Coherence, point: Point, semaphores: &[vk::Semaphore], values: &[u64]) {
-    if values.is_empty() {
-        return;
-    }
-    for (&semaphore, &value) in semaphores.iter().zip(values) {
-        coherence.progress.timeline_follows(semaphore, value, point);
-    }
-}
-
-/// The same, with the values that the chain of a submission has for timelines, if any.
-///
-/// # Safety
-/// `chain` must be null or a valid chain.
-unsafe fn note_timelines(
-    coherence: &Coherence,
-    point: Point,
-    semaphores: &[vk::Semaphore],
-    chain: *const c_void,
-) {
-    // SAFETY: the caller's promise; the structure comes with its array.
-    unsafe {
-        if let Some(timeline) = chain::find_input::<vk::TimelineSemaphoreSubmitInfo<'_>>(chain) {
-            let values = array(timeline.p_signal_semaphore_values, timeline.signal_semaphore_value_count);
-            note_signals(coherence, point, semaphores, values);
-        }
-    }
 }
 
 /// vkQueueSubmit.
@@ -161,26 +96,8 @@ pub(crate) unsafe fn submit(
     submits: *const vk::SubmitInfo<'_>,
     fence: vk::Fence,
 ) -> vk::Result {
-    // SAFETY: live handles, valid structures with their arrays and chains; the arguments are passed on as they came.
-    unsafe {
-        submit_by(
-            queue,
-            fence,
-            |device| device.next.vkQueueSubmit,
-            |coherence, batches| {
-                let mut last = None;
-                for submit in array(submits, count) {
-                    let commands = array(submit.p_command_buffers, submit.command_buffer_count);
-                    let point = coherence.before_batch(batches, commands.iter().copied());
-                    let signals = array(submit.p_signal_semaphores, submit.signal_semaphore_count);
-                    note_timelines(coherence, point, signals, submit.p_next);
-                    last = Some(point);
-                }
-                last
-            },
-            |submit, queue| submit(queue, count, submits, fence),
-        )
-    }
+    // SAFETY: a live queue, and valid structures.
+    unsafe { submit_all::<vk::SubmitInfo<'static>>(queue, count, submits.cast(), fence) }
 }
 
 /// vkQueueSubmit2.
@@ -193,32 +110,11 @@ pub(crate) unsafe fn submit2(
     submits: *const vk::SubmitInfo2<'_>,
     fence: vk::Fence,
 ) -> vk::Result {
-    // SAFETY: live handles, valid structures with their arrays; the arguments are passed on as they came.
-    unsafe {
-        submit_by(
-            queue,
-            fence,
-            |device| device.next.vkQueueSubmit2,
-            |coherence, batches| {
-                let mut last = None;
-                for submit in array(submits, count) {
-                    let commands = array(submit.p_command_buffer_infos, submit.command_buffer_info_count);
-                    let commands = commands.iter().map(|info| info.command_buffer);
-                    let point = coherence.before_batch(batches, commands);
-                    let signals = array(submit.p_signal_semaphore_infos, submit.signal_semaphore_info_count);
-                    for signal in signals {
-                        note_signals(coherence, point, &[signal.semaphore], &[signal.value]);
-                    }
-                    last = Some(point);
-                }
-                last
-            },
-            |submit, queue| submit(queue, count, submits, fence),
-        )
-    }
+    // SAFETY: a live queue, and valid structures.
+    unsafe { submit_all::<vk::SubmitInfo2<'static>>(queue, count, submits.cast(), fence) }
 }
 
-/// vkQueueBindSparse. Memory that is bound can be reached by resources that nobody follows.
+/// vkQueueBindSparse.
 ///
 /// # Safety
 /// As the specification demands.
@@ -228,58 +124,27 @@ pub(crate) unsafe fn bind_sparse(
     binds: *const vk::BindSparseInfo<'_>,
     fence: vk::Fence,
 ) -> vk::Result {
-    // SAFETY: live handles, valid structures with their arrays and chains; the arguments are passed on as they came.
-    unsafe {
-        submit_by(
-            queue,
-            fence,
-            |device| device.next.vkQueueBindSparse,
-            |coherence, batches| {
-                let mut last = None;
-                for bind in array(binds, count) {
-                    let buffers = array(bind.p_buffer_binds, bind.buffer_bind_count);
-                    let opaque = array(bind.p_image_opaque_binds, bind.image_opaque_bind_count);
-                    let images = array(bind.p_image_binds, bind.image_bind_count);
-                    let memories = buffers
-                        .iter()
-                        .flat_map(|info| array(info.p_binds, info.bind_count))
-                        .chain(opaque.iter().flat_map(|info| array(info.p_binds, info.bind_count)))
-                        .map(|bind| bind.memory)
-                        .chain(
-                            images
-                                .iter()
-                                .flat_map(|info| array(info.p_binds, info.bind_count))
-                                .map(|bind| bind.memory),
-                        );
-                    for memory in memories.filter_map(|memory| coherence.memory(memory)) {
-                        coherence.make_reachable(&memory);
-                    }
-                    let point = coherence.before_batch(batches, std::iter::empty());
-                    let signals = array(bind.p_signal_semaphores, bind.signal_semaphore_count);
-                    note_timelines(coherence, point, signals, bind.p_next);
-                    last = Some(point);
-                }
-                last
-            },
-            |bind, queue| bind(queue, count, binds, fence),
-        )
-    }
+    // SAFETY: a live queue, and valid structures.
+    unsafe { submit_all::<vk::BindSparseInfo<'static>>(queue, count, binds.cast(), fence) }
 }
 
-/// vkQueuePresentKHR: reads images, whose memory is reachable if it is emulated at all.
+/// vkQueuePresentKHR.
 ///
 /// # Safety
 /// As the specification demands.
 pub(crate) unsafe fn present(queue: vk::Queue, info: *const vk::PresentInfoKHR<'_>) -> vk::Result {
-    // SAFETY: a live queue; the arguments are passed on as they came.
-    unsafe {
-        submit_by(
-            queue,
-            vk::Fence::null(),
-            |device| device.next.vkQueuePresentKHR,
-            |coherence, batches| Some(coherence.before_batch(batches, std::iter::empty())),
-            |present, queue| present(queue, info),
-        )
+    // SAFETY: a live queue, and one valid structure.
+    unsafe { submit_all::<vk::PresentInfoKHR<'static>>(queue, 1, info.cast(), vk::Fence::null()) }
+}
+
+/// # Safety
+/// As the specification demands of the command that takes `infos`.
+unsafe fn submit_all<I: Info>(queue: vk::Queue, count: u32, infos: *const I, fence: vk::Fence) -> vk::Result {
+    // SAFETY: the caller's promise.
+    match unsafe { state_of(queue) } {
+        // SAFETY: as above.
+        Ok(queue) => unsafe { submission::submit(queue, array(infos, count), fence) },
+        Err(error) => error,
     }
 }
 
@@ -294,8 +159,6 @@ pub(crate) unsafe fn wait_idle(queue: vk::Queue) -> vk::Result {
         Err(error) => return error,
     };
     let Some(wait) = state.device.next.vkQueueWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
-    let submitted = state.batches.last();
     // SAFETY: the arguments are passed on as they came.
-    let result = idle(&state.device, &[state], || unsafe { wait(queue) });
-    state.device.after_wait(result, &[submitted])
+    idle(&state.device, &[state], || unsafe { wait(queue) })
 }

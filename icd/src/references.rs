@@ -30,6 +30,8 @@ pub(crate) struct References {
     buffers: HandleMap<Arc<Buffer>>,
     sets: HandleMap<Arc<DescriptorSet>>,
     executed: Vec<Arc<CommandBuffer>>,
+    /// Events that are waited for, and that the host sets.
+    host_events: Vec<vk::Event>,
     /// What the commands use by themselves.
     uses: Uses,
 }
@@ -70,10 +72,24 @@ impl References {
         }
     }
 
+    /// An event that is waited for, and that the host sets.
+    pub(crate) fn add_host_event(&mut self, event: vk::Event) {
+        self.host_events.push(event);
+    }
+
+    /// Adds the events that are waited for, and that the host sets.
+    pub(crate) fn host_events(&self, events: &mut Vec<vk::Event>) {
+        events.extend_from_slice(&self.host_events);
+        for commands in &self.executed {
+            commands.references.hold().host_events(events);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.buffers.clear();
         self.sets.clear();
         self.executed.clear();
+        self.host_events.clear();
         self.uses.clear();
     }
 

@@ -1,10 +1,88 @@
 //! VkSemaphore, as far as the host takes part: timeline waits, queries and signals.
 
+use crate::chain;
 use crate::device::Device;
 use crate::progress::Point;
 use crate::tables::DEVICES;
-use ash::vk;
+use ash::vk::{self, Handle};
+use std::ffi::{c_int, c_void};
 use std::slice;
+use tidemark_winsys::RwLockExt;
+
+/// What a semaphore is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) is_timeline: bool,
+    /// Whether others, whom Tidemark does not see, may wait for it or signal it.
+    pub(crate) is_external: bool,
+}
+
+/// vkCreateSemaphore.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn create(
+    device: vk::Device,
+    info: *const vk::SemaphoreCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    semaphore: *mut vk::Semaphore,
+) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(create) = state.next.vkCreateSemaphore else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: the arguments are passed on as they came.
+    let result = unsafe { create(device, info, allocator, semaphore) };
+    if let (vk::Result::SUCCESS, Some(coherence)) = (result, &state.coherence) {
+        // SAFETY: a valid chain; the command stored a handle.
+        let (kind, handle) = unsafe { (kind_of((*info).p_next), *semaphore) };
+        if kind.is_external {
+            coherence.held.expect_exports();
+        }
+        if kind != Kind::default() {
+            coherence.semaphores.exclusive().insert(handle.as_raw(), kind);
+        }
+    }
+    result
+}
+
+/// What a semaphore of this chain is.
+///
+/// # Safety
+/// A valid chain.
+unsafe fn kind_of(chain: *const c_void) -> Kind {
+    // SAFETY: the caller's promise.
+    let (created, exported) = unsafe {
+        (
+            chain::find_input::<vk::SemaphoreTypeCreateInfo<'_>>(chain),
+            chain::find_input::<vk::ExportSemaphoreCreateInfo<'_>>(chain),
+        )
+    };
+    Kind {
+        is_timeline: created.is_some_and(|info| info.semaphore_type == vk::SemaphoreType::TIMELINE),
+        is_external: exported.is_some_and(|info| !info.handle_types.is_empty()),
+    }
+}
+
+/// vkGetSemaphoreFdKHR: what is exported by copy must have a signal to come, which the backing driver may not know yet.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn export(
+    device: vk::Device,
+    info: *const vk::SemaphoreGetFdInfoKHR<'_>,
+    fd: *mut c_int,
+) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(export) = state.next.vkGetSemaphoreFdKHR else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: a valid structure.
+    let (semaphore, handle_type) = unsafe { ((*info).semaphore, (*info).handle_type) };
+    if let Some(coherence) = &state.coherence
+        && handle_type == vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD
+    {
+        coherence.held.wait_for_signal(semaphore, vk::Fence::null());
+    }
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { export(device, info, fd) }
+}
 
 /// The batches that are done if `semaphore` has reached `value`.
 fn points_of(device: &Device, semaphore: vk::Semaphore, value: u64) -> Vec<Point> {
@@ -54,7 +132,9 @@ pub(crate) unsafe fn signal(device: vk::Device, info: *const vk::SemaphoreSignal
     let Some(signal) = state.next.vkSignalSemaphore else { return vk::Result::ERROR_DEVICE_LOST };
     state.before_signal();
     // SAFETY: the arguments are passed on as they came.
-    unsafe { signal(device, info) }
+    let result = unsafe { signal(device, info) };
+    state.after_signal();
+    result
 }
 
 /// vkGetSemaphoreCounterValue: the value must not be known before the bytes it stands for are there.
@@ -93,6 +173,8 @@ pub(crate) unsafe fn destroy(
     let Some(state) = DEVICES.get(device) else { return };
     if let Some(coherence) = &state.coherence {
         coherence.progress.forget_semaphore(semaphore);
+        coherence.held.forget_semaphore(semaphore);
+        coherence.semaphores.exclusive().remove(&semaphore.as_raw());
     }
     if let Some(destroy) = state.next.vkDestroySemaphore {
         // SAFETY: the arguments are passed on as they came.

@@ -7,10 +7,12 @@
 //! each. With `--command` they call a Vulkan command by that of its names, such as vkCmdCopyBuffer2KHR. The exit status
 //! is 0 if none failed, 1 if one did, 2 for a check that is not known.
 
+mod blocked;
 mod bytes;
 mod compute;
 mod copies;
 mod draws;
+mod exports;
 mod gpu;
 mod graphics;
 mod images;
@@ -76,6 +78,8 @@ fn checks() -> Vec<Check> {
     [
         submits::CHECKS,
         waits::CHECKS,
+        blocked::CHECKS,
+        exports::CHECKS,
         bytes::CHECKS,
         references::CHECKS,
         copies::CHECKS,

@@ -46,7 +46,7 @@ pub const QUEUES: usize = 3;
 const INSTANCE_EXTENSIONS: [&CStr; 2] = [ash::khr::surface::NAME, ash::ext::headless_surface::NAME];
 
 /// Device extensions likewise. Those that became part of Vulkan have other names for its commands.
-const EXTENSIONS: [&CStr; 23] = [
+const EXTENSIONS: [&CStr; 25] = [
     ash::amd::draw_indirect_count::NAME,
     ash::ext::conditional_rendering::NAME,
     ash::ext::extended_dynamic_state::NAME,
@@ -58,7 +58,9 @@ const EXTENSIONS: [&CStr; 23] = [
     ash::khr::copy_commands2::NAME,
     ash::khr::descriptor_update_template::NAME,
     ash::khr::draw_indirect_count::NAME,
+    ash::khr::external_fence_fd::NAME,
     ash::khr::external_memory_fd::NAME,
+    ash::khr::external_semaphore_fd::NAME,
     ash::khr::get_memory_requirements2::NAME,
     ash::khr::maintenance4::NAME,
     ash::khr::maintenance5::NAME,

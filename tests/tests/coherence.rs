@@ -81,7 +81,7 @@ const NEED_SHARE: [&str; 5] = [
 ];
 
 /// What lavapipe of Debian 12 cannot do, and newer ones can, but for waits for presentation.
-const NOT_YET: [&str; 17] = [
+const NOT_YET: [&str; 21] = [
     "memory-budget",
     "descriptors-updated-after-recording",
     "descriptors-bound-by-structure",
@@ -99,6 +99,10 @@ const NOT_YET: [&str; 17] = [
     "acquire-next-image2",
     "wait-for-present",
     "present-and-submit",
+    "exported-fence",
+    "exported-semaphore",
+    "exported-after-others",
+    "semaphore-of-another-device",
 ];
 /// Nor has every machine files that are DMA buffers.
 const NO_DMA_BUFFER: &str = "memory-fd-properties";
@@ -219,6 +223,25 @@ fn expect_each_fails(debug: &str, names: &[&str]) {
         let outcome = run(checks(&driver).arg(name), LIMIT);
         assert_eq!(outcome.status.code(), Some(1), "{name} should fail with {debug}: {}", outcome.report());
         assert!(outcome.stdout.starts_with(&format!("failed {name}: ")), "{}", outcome.report());
+    }
+}
+
+/// What others wait for, by files that the mock exports: lavapipe of Debian 12 exports none.
+#[test]
+fn data_is_back_before_others_are_told() {
+    let extensions = "VK_KHR_external_fence_fd,VK_KHR_external_semaphore_fd";
+    let mock = Driver::mock("lavapipe").with("TIDEMARK_MOCK_EXTENSIONS", extensions);
+    let driver = Driver::tidemark_over(&mock);
+    for name in ["exported-fence", "exported-semaphore", "exported-after-others"] {
+        for engine in ["aperture", "staged"] {
+            let driver = driver.clone().with("TIDEMARK_TRANSFER", engine);
+            let outcome = expect_success(checks(&driver).arg(name), LIMIT);
+            assert_eq!(outcome.stdout, format!("passed {name}\n"), "{engine}: {}", outcome.report());
+        }
+        // The negative control.
+        let early = driver.clone().with("TIDEMARK_DEBUG", "noexport");
+        let outcome = run(checks(&early).arg(name), LIMIT);
+        assert!(outcome.stdout.starts_with(&format!("failed {name}: byte ")), "{}", outcome.report());
     }
 }
 

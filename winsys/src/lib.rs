@@ -41,6 +41,7 @@ mod page_set;
 mod pager;
 mod policy;
 mod readback_policy;
+mod signals;
 mod sync;
 pub mod telemetry;
 pub mod tracker;
@@ -56,6 +57,7 @@ pub use mirror::{Contents, CopiedMemory, Device, DeviceMemory, Mirror, Traffic};
 pub use pager::Pager;
 pub use policy::{Switch, Treatment};
 pub use readback_policy::Readback;
+pub use signals::with_signals_blocked;
 pub use sync::{LockExt, RwLockExt};
 #[cfg(not(all(test, loom)))]
 pub use user_memory::{Lending, Refusal, Trust, UserMemory};

@@ -20,6 +20,7 @@
 use crate::Span;
 use crate::kernel::{self, Scan, faults};
 use crate::page_size;
+use crate::signals::with_signals_blocked;
 use crate::sync::LockExt;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
@@ -253,21 +254,4 @@ impl Faults {
 
 fn at(address: usize) -> *mut u8 {
     ptr::with_exposed_provenance_mut(address)
-}
-
-/// Runs `work` with all signals blocked: a thread inherits what is blocked where it is made.
-fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
-    let mut all = mem::MaybeUninit::<libc::sigset_t>::uninit();
-    let mut before = mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: two places for sets of signals, the first of which is filled before it is read; the second is.
-    let is_blocked = unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) == 0
-    };
-    let outcome = work();
-    if is_blocked {
-        // SAFETY: the set that was filled when signals were blocked.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
-    }
-    outcome
 }

@@ -1,6 +1,7 @@
 //! VkDevice: creation, the look-up of commands, and what it counted.
 
 use crate::entry::{self, Void};
+use crate::external;
 use crate::memory::Memory;
 use crate::misuse::{misuse, say};
 use crate::physical_device::{self, PHYSICAL_DEVICES};
@@ -22,6 +23,8 @@ pub(crate) static DEVICES: Table<Device> = Table::new();
 /// The mock's state of a device.
 pub(crate) struct Device {
     pub(crate) next: entry::device::Fns,
+    /// Lavapipe's commands that every driver has.
+    pub(crate) core: ash::DeviceFnV1_0,
     pub(crate) shape: &'static Shape,
     pub(crate) memories: Table<Memory>,
     pub(crate) counters: Counters,
@@ -113,8 +116,14 @@ pub(crate) unsafe fn create(
     };
     // SAFETY: a live device.
     let next = entry::device::Fns::load(|name| unsafe { get?(handle, name.as_ptr()) });
+    let core = ash::DeviceFnV1_0::load(|name| {
+        // SAFETY: a live device.
+        let found = get.and_then(|get| unsafe { get(handle, name.as_ptr()) });
+        found.map_or(std::ptr::null(), |found| found as *const _)
+    });
     let device = Device {
         next,
+        core,
         shape: state.shape,
         memories: Table::new(),
         counters: Counters::default(),
@@ -181,6 +190,10 @@ unsafe fn claimed(state: &Device, device: vk::Device, name: &CStr) -> vk::PFN_vk
 /// As the specification demands.
 pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::PFN_vkVoidFunction {
     let state = DEVICES.get(device)?;
+    // SAFETY: a null-terminated string.
+    if let Some(external) = external::find(unsafe { CStr::from_ptr(name) }) {
+        return Some(external);
+    }
     // SAFETY: the arguments are passed on as they came.
     let theirs = unsafe { state.next.vkGetDeviceProcAddr?(device, name) };
     // SAFETY: a null-terminated string.

@@ -20,6 +20,7 @@ macro_rules! commands {
             #[allow(dead_code, reason = "some commands are answered without lavapipe")]
             pub(crate) struct Fns { $(pub(crate) $name: Option<vk::$pfn>,)* }
 
+            #[allow(dead_code, reason = "of one level lavapipe has none")]
             impl Fns {
                 /// Asks `get` for each, by all its names.
                 pub(crate) fn load(get: impl Fn(&CStr) -> vk::PFN_vkVoidFunction) -> Self {
@@ -60,6 +61,8 @@ macro_rules! commands {
 commands! {
     /// Commands of a physical device.
     physical_device:
+    vkGetPhysicalDeviceExternalFenceProperties | vkGetPhysicalDeviceExternalFencePropertiesKHR = PFN_vkGetPhysicalDeviceExternalFenceProperties(device: vk::PhysicalDevice, info: *const vk::PhysicalDeviceExternalFenceInfo<'_>, properties: *mut vk::ExternalFenceProperties<'_>) => crate::external::fence_properties;
+    vkGetPhysicalDeviceExternalSemaphoreProperties | vkGetPhysicalDeviceExternalSemaphorePropertiesKHR = PFN_vkGetPhysicalDeviceExternalSemaphoreProperties(device: vk::PhysicalDevice, info: *const vk::PhysicalDeviceExternalSemaphoreInfo<'_>, properties: *mut vk::ExternalSemaphoreProperties<'_>) => crate::external::semaphore_properties;
     vkGetPhysicalDeviceProperties = PFN_vkGetPhysicalDeviceProperties(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceProperties) => crate::physical_device::properties;
     vkGetPhysicalDeviceProperties2 | vkGetPhysicalDeviceProperties2KHR = PFN_vkGetPhysicalDeviceProperties2(device: vk::PhysicalDevice, properties: *mut vk::PhysicalDeviceProperties2<'_>) => crate::physical_device::properties2;
     vkGetPhysicalDeviceFeatures2 | vkGetPhysicalDeviceFeatures2KHR = PFN_vkGetPhysicalDeviceFeatures2(device: vk::PhysicalDevice, features: *mut vk::PhysicalDeviceFeatures2<'_>) => crate::physical_device::features2;
@@ -79,11 +82,14 @@ commands! {
     vkGetDeviceQueue = PFN_vkGetDeviceQueue(device: vk::Device, family: u32, index: u32, queue: *mut vk::Queue) => crate::queue::get;
     vkGetDeviceQueue2 = PFN_vkGetDeviceQueue2(device: vk::Device, info: *const vk::DeviceQueueInfo2<'_>, queue: *mut vk::Queue) => crate::queue::get2;
 
-    vkQueueSubmit = PFN_vkQueueSubmit(queue: vk::Queue, count: u32, submits: *const vk::SubmitInfo<'_>, fence: vk::Fence) -> vk::Result => crate::queue::submit;
-    vkQueueSubmit2 | vkQueueSubmit2KHR = PFN_vkQueueSubmit2(queue: vk::Queue, count: u32, submits: *const vk::SubmitInfo2<'_>, fence: vk::Fence) -> vk::Result => crate::queue::submit2;
+    vkQueueSubmit = PFN_vkQueueSubmit(queue: vk::Queue, count: u32, submits: *const vk::SubmitInfo<'_>, fence: vk::Fence) -> vk::Result => crate::external::submit;
+    vkQueueSubmit2 | vkQueueSubmit2KHR = PFN_vkQueueSubmit2(queue: vk::Queue, count: u32, submits: *const vk::SubmitInfo2<'_>, fence: vk::Fence) -> vk::Result => crate::external::submit2;
     vkQueueBindSparse = PFN_vkQueueBindSparse(queue: vk::Queue, count: u32, binds: *const vk::BindSparseInfo<'_>, fence: vk::Fence) -> vk::Result => crate::queue::bind_sparse;
     vkQueuePresentKHR = PFN_vkQueuePresentKHR(queue: vk::Queue, info: *const vk::PresentInfoKHR<'_>) -> vk::Result => crate::queue::present;
     vkQueueWaitIdle = PFN_vkQueueWaitIdle(queue: vk::Queue) -> vk::Result => crate::queue::wait_idle;
+
+    vkCreateFence = PFN_vkCreateFence(device: vk::Device, info: *const vk::FenceCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, fence: *mut vk::Fence) -> vk::Result => crate::external::create_fence;
+    vkCreateSemaphore = PFN_vkCreateSemaphore(device: vk::Device, info: *const vk::SemaphoreCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, semaphore: *mut vk::Semaphore) -> vk::Result => crate::external::create_semaphore;
 
     vkAllocateMemory = PFN_vkAllocateMemory(device: vk::Device, info: *const vk::MemoryAllocateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, memory: *mut vk::DeviceMemory) -> vk::Result => crate::memory::allocate;
     vkFreeMemory = PFN_vkFreeMemory(device: vk::Device, memory: vk::DeviceMemory, allocator: *const vk::AllocationCallbacks<'_>) => crate::memory::free;
@@ -104,4 +110,11 @@ commands! {
     vkGetImageMemoryRequirements2 | vkGetImageMemoryRequirements2KHR = PFN_vkGetImageMemoryRequirements2(device: vk::Device, info: *const vk::ImageMemoryRequirementsInfo2<'_>, requirements: *mut vk::MemoryRequirements2<'_>) => crate::requirements::image2;
     vkGetDeviceImageMemoryRequirements | vkGetDeviceImageMemoryRequirementsKHR = PFN_vkGetDeviceImageMemoryRequirements(device: vk::Device, info: *const vk::DeviceImageMemoryRequirements<'_>, requirements: *mut vk::MemoryRequirements2<'_>) => crate::requirements::device_image;
     vkGetMemoryFdPropertiesKHR = PFN_vkGetMemoryFdPropertiesKHR(device: vk::Device, kind: vk::ExternalMemoryHandleTypeFlags, fd: c_int, properties: *mut vk::MemoryFdPropertiesKHR<'_>) -> vk::Result => crate::requirements::memory_fd;
+}
+
+commands! {
+    /// Commands of a device that lavapipe does not have.
+    external:
+    vkGetFenceFdKHR = PFN_vkGetFenceFdKHR(device: vk::Device, info: *const vk::FenceGetFdInfoKHR<'_>, fd: *mut c_int) -> vk::Result => crate::external::get_fence_fd;
+    vkGetSemaphoreFdKHR = PFN_vkGetSemaphoreFdKHR(device: vk::Device, info: *const vk::SemaphoreGetFdInfoKHR<'_>, fd: *mut c_int) -> vk::Result => crate::external::get_semaphore_fd;
 }

@@ -152,6 +152,7 @@ impl Lavapipe {
         }
         match row.sign {
             Sign::FailsOver(shape, _) | Sign::Misuse(shape, _) => Driver::tidemark_over(&self.mock(shape)),
+            Sign::FailsStaged(_) => Driver::tidemark_over(&self.driver).with("TIDEMARK_TRANSFER", "staged"),
             Sign::Probe if name.starts_with("vkEnumerateInstance") => {
                 Driver::tidemark().with("TIDEMARK_BACKING", "/nonexistent/icd.json")
             }
@@ -190,11 +191,11 @@ fn is_right(row: &Row, name: &str, played: &Played, is_passed: bool) -> bool {
             && outcome.stdout.contains(why)
     };
     match row.sign {
-        Sign::Fails(why) | Sign::FailsOver(_, why) if is_passed => failed(why),
+        Sign::Fails(why) | Sign::FailsOver(_, why) | Sign::FailsStaged(why) if is_passed => failed(why),
         Sign::Misuse(_, what) if is_passed => {
             outcome.status.signal() == Some(libc::SIGABRT) && outcome.stderr.contains(what)
         }
-        Sign::Fails(_) | Sign::FailsOver(..) | Sign::Misuse(..) => passed,
+        Sign::Fails(_) | Sign::FailsOver(..) | Sign::FailsStaged(_) | Sign::Misuse(..) => passed,
         Sign::Leaves(kind) => passed && is_told(outcome, "not destroyed before: ", kind) == is_passed,
         Sign::Holds(kind) => passed && is_told(outcome, "destroyed with ", kind) == is_passed,
         Sign::Flushes(most) => passed && (*flushed > most) == is_passed,

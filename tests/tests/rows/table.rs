@@ -7,6 +7,8 @@ pub enum Sign {
     Fails(&'static str),
     /// Over the mock of this shape a check fails likewise.
     FailsOver(&'static str, &'static str),
+    /// Where copies go by the application's own queue, a check fails likewise.
+    FailsStaged(&'static str),
     /// Over the mock of this shape the command, passed through, breaks Vulkan's rules, with these words of the mock.
     Misuse(&'static str, &'static str),
     /// After a check that destroys all it makes, Tidemark's log tells that the device goes with such objects left.
@@ -18,7 +20,7 @@ pub enum Sign {
     /// A [`probe`](crate::probe) of the driver itself, without the loader.
     Probe,
 }
-use Sign::{Fails, FailsOver, Flushes, Holds, Leaves, Misuse, Probe};
+use Sign::{Fails, FailsOver, FailsStaged, Flushes, Holds, Leaves, Misuse, Probe};
 
 /// A command.
 pub struct Row {
@@ -91,6 +93,10 @@ pub const CLAIMED: &[(&str, &str)] = &[
     ("vkCmdDrawIndirectCountAMD", "VK_AMD_draw_indirect_count"),
     ("vkCmdDrawIndexedIndirectCountAMD", "VK_AMD_draw_indirect_count"),
     ("vkWaitForPresentKHR", "VK_KHR_present_id,VK_KHR_present_wait"),
+    ("vkCreateFence", "VK_KHR_external_fence_fd"),
+    ("vkGetFenceFdKHR", "VK_KHR_external_fence_fd"),
+    ("vkCreateSemaphore", "VK_KHR_external_semaphore_fd"),
+    ("vkGetSemaphoreFdKHR", "VK_KHR_external_semaphore_fd"),
 ];
 
 pub const ROWS: &[Row] = &[
@@ -285,4 +291,12 @@ pub const ROWS: &[Row] = &[
     beside(&["vkWaitForPresentKHR"], "wait-for-present", BYTE, &["vkWaitForFences"]),
     row(&["vkSetEvent"], "set-event-after-submit", BYTE),
     row(&["vkGetEventStatus"], "get-event-status", BYTE),
+    row(&["vkDestroyEvent"], "events-of-host-and-device", Leaves("events")),
+    row(&["vkCmdSetEvent"], "events-of-host-and-device", FailsStaged("both events are set")),
+    row(&["vkCmdWaitEvents"], "set-event-after-submit", FailsStaged("byte ")),
+    row(&["vkCmdWaitEvents2", "vkCmdWaitEvents2KHR"], "events-of-host-and-device2", FailsStaged("byte ")),
+    row(&["vkCreateFence"], "exported-fence", BYTE),
+    row(&["vkGetFenceFdKHR"], "exported-fence", Misuse("lavapipe", "nothing signals")),
+    row(&["vkCreateSemaphore"], "exported-semaphore", BYTE),
+    row(&["vkGetSemaphoreFdKHR"], "exported-semaphore", Misuse("lavapipe", "nothing signals")),
 ];

@@ -1,0 +1,501 @@
+//! Batches that are held back until they may go: the host lets them, or what others will look at is there.
+//!
+//! Where Tidemark copies by the queues that applications use, a batch that waits there for the host stands in the way of
+//! the very copies that must come before it: the host's signal is to show it what the host wrote until then. Such a batch
+//! is not forwarded, but kept, with everything after it on its queue. It goes, made ready in that moment, once the host
+//! has signalled. So whatever the queue has been given can finish without the host.
+//!
+//! A batch waits for the host if it waits for a timeline's value that neither was reached nor will be by a forwarded
+//! batch; if its command buffers wait for an event that is not set, and that no command sets; or if it waits for a
+//! binary semaphore of which the signal is held. Timelines that others can signal, too, are none of it.
+//!
+//! The signals of a batch that [`export`](super::export) splits wait for its readback, in their place on the queue.
+//!
+//! One lock is held from the decision until the batch is forwarded, the flush included, since what a batch waits for
+//! must not change in between. What is forwarded needs no host, so the flush ends; who waits for a batch that is held
+//! does so on the condition variable.
+
+use super::copy::Copies;
+use super::export;
+use super::info::{Info, Payload};
+use crate::coherence::Coherence;
+use crate::config::Config;
+use crate::device::Device;
+use crate::queue::Queue;
+use crate::tables::{COMMAND_BUFFERS, HandleMap, QUEUES};
+use ash::vk::{self, Handle};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tidemark_winsys::{LockExt, RwLockExt};
+
+/// The held batches of a device.
+#[derive(Default)]
+pub(crate) struct Held {
+    state: Mutex<State>,
+    /// Some were forwarded.
+    released: Condvar,
+    /// Whether there ever was a semaphore or a fence that others may wait for.
+    has_exports: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order in which they came.
+    batches: VecDeque<Batch>,
+    /// The highest value of each timeline that a forwarded batch signals.
+    bound: HandleMap<u64>,
+}
+
+pub(super) struct Batch {
+    queue: vk::Queue,
+    needs: Needs,
+    signals: Vec<Payload>,
+    /// All that signal once it is done.
+    fences: Vec<vk::Fence>,
+    kept: Box<dyn Kept>,
+}
+
+/// What must have happened before a batch goes.
+#[derive(Default)]
+pub(super) struct Needs {
+    semaphores: Vec<Payload>,
+    /// Set by the host.
+    events: Vec<vk::Event>,
+    /// Whether what another batch wrote was read back.
+    readback: Option<Arc<AtomicBool>>,
+}
+
+/// A deep copy of a batch.
+struct Copied<I> {
+    info: I,
+    fence: vk::Fence,
+    _copies: Copies,
+}
+
+trait Kept {
+    /// # Safety
+    /// The objects that the batch names must be live, as they have to be while a batch is pending.
+    unsafe fn forward(&self, queue: &Queue, coherence: &Coherence) -> Forwarded;
+}
+
+/// The result, and what is to be held in the place of the batch: its signals.
+type Forwarded = (vk::Result, Option<Batch>);
+
+impl<I: Info> Kept for Copied<I> {
+    unsafe fn forward(&self, queue: &Queue, coherence: &Coherence) -> Forwarded {
+        // SAFETY: the caller's promise; every pointer leads to a copy.
+        unsafe { forward_copy(queue, coherence, &self.info, self.fence) }
+    }
+}
+
+/// The signals of a batch that was forwarded without them, and its fence.
+struct Signals {
+    payloads: Vec<Payload>,
+    has_timeline: bool,
+    fence: vk::Fence,
+}
+
+impl Kept for Signals {
+    unsafe fn forward(&self, queue: &Queue, _: &Coherence) -> Forwarded {
+        let (semaphores, values): (Vec<vk::Semaphore>, Vec<u64>) = self.payloads.iter().copied().unzip();
+        let mut timelines = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values);
+        let mut info = vk::SubmitInfo::default().signal_semaphores(&semaphores);
+        if self.has_timeline {
+            info = info.push_next(&mut timelines);
+        }
+        // SAFETY: the lifetime is for the type alone: the call is over before the arrays are.
+        let info = unsafe { std::mem::transmute::<vk::SubmitInfo<'_>, vk::SubmitInfo<'static>>(info) };
+        // SAFETY: what is signalled is live while the batch is pending. Nothing is used that had to be made ready.
+        (unsafe { super::call(queue, &[info], self.fence) }, None)
+    }
+}
+
+impl Batch {
+    /// Signals and a fence alone, for [`export`].
+    pub(super) fn of_signals(
+        queue: vk::Queue,
+        needs: Needs,
+        signals: Vec<Payload>,
+        fence: vk::Fence,
+        coherence: &Coherence,
+    ) -> Self {
+        let kinds = coherence.semaphores.shared();
+        let is_timeline =
+            |(semaphore, _): &Payload| kinds.get(&semaphore.as_raw()).is_some_and(|kind| kind.is_timeline);
+        let has_timeline = signals.iter().any(is_timeline);
+        let kept = Box::new(Signals { payloads: signals.clone(), has_timeline, fence });
+        Self { queue, needs, signals, fences: Vec::from([fence]), kept }
+    }
+}
+
+/// Forwards a batch, of which this is the only copy, and the last use.
+///
+/// # Safety
+/// As the command that takes it demands.
+unsafe fn forward_copy<I: Info>(
+    queue: &Queue,
+    coherence: &Coherence,
+    info: &I,
+    fence: vk::Fence,
+) -> Forwarded {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let point = super::make_ready(queue, coherence, &[*info], fence);
+        if export::is_exporting(coherence, &info.signals(), fence) && coherence.is_written_in_flight() {
+            return match export::submit(queue, coherence, *info, fence, point) {
+                Ok(signals) => (vk::Result::SUCCESS, signals),
+                Err(error) => (error, None),
+            };
+        }
+        (super::call(queue, &[*info], fence), None)
+    }
+}
+
+// SAFETY: the pointers of the copies lead to other copies, which go along with them and which nobody else knows.
+unsafe impl Send for Batch {}
+
+impl Needs {
+    /// # Safety
+    /// A valid structure, with live command buffers.
+    unsafe fn of<I: Info>(coherence: &Coherence, info: &I) -> Self {
+        let mut events = Vec::new();
+        // SAFETY: the caller's promise.
+        let (semaphores, command_buffers) = unsafe { (info.waits(), info.command_buffers()) };
+        if !holds_for_host(coherence) {
+            return Self { semaphores, ..Self::default() };
+        }
+        for handle in command_buffers {
+            // SAFETY: as above.
+            if let Some(commands) = unsafe { COMMAND_BUFFERS.find(handle) } {
+                commands.references.hold().host_events(&mut events);
+            }
+        }
+        Self { semaphores, events, readback: None }
+    }
+
+    /// What another batch wrote, which is there once `is_back`.
+    pub(super) fn readback(is_back: Arc<AtomicBool>) -> Self {
+        Self { readback: Some(is_back), ..Self::default() }
+    }
+
+    fn are_met(&self, device: &Device, coherence: &Coherence, state: &State) -> bool {
+        self.semaphores.iter().all(|wait| state.is_bound(device, coherence, *wait))
+            && self.events.iter().all(|event| is_set(device, coherence, *event))
+            && self.readback.as_ref().is_none_or(|is_back| is_back.load(Ordering::Acquire))
+    }
+}
+
+impl State {
+    /// Whether what `wait` waits for comes without the host.
+    fn is_bound(&self, device: &Device, coherence: &Coherence, (semaphore, value): Payload) -> bool {
+        let kind = coherence.semaphores.shared().get(&semaphore.as_raw()).copied().unwrap_or_default();
+        if !kind.is_timeline {
+            let mut held = self.batches.iter().flat_map(|batch| &batch.signals);
+            return !held.any(|(signalled, _)| *signalled == semaphore);
+        }
+        if kind.is_external || !holds_for_host(coherence) {
+            return true;
+        }
+        if self.bound.get(&semaphore.as_raw()).is_some_and(|bound| *bound >= value) {
+            return true;
+        }
+        let Some(counter_value) = device.next.vkGetSemaphoreCounterValue else { return true };
+        let mut counter = 0;
+        // SAFETY: a live timeline semaphore, as the batch names it.
+        let result = unsafe { counter_value(device.handle, semaphore, &raw mut counter) };
+        // One that cannot be asked would hold the batch for ever.
+        result != vk::Result::SUCCESS || counter >= value
+    }
+
+    /// A batch that signals these is forwarded.
+    fn bind(&mut self, coherence: &Coherence, signals: &[Payload]) {
+        let kinds = coherence.semaphores.shared();
+        for (semaphore, value) in signals {
+            if kinds.get(&semaphore.as_raw()).is_some_and(|kind| kind.is_timeline) {
+                let bound = self.bound.entry(semaphore.as_raw()).or_default();
+                *bound = (*bound).max(*value);
+            }
+        }
+    }
+
+    /// Whether batches may go as they are, all at once; what they signal is then bound.
+    ///
+    /// # Safety
+    /// As the command that takes them demands.
+    unsafe fn are_free<I: Info>(
+        &mut self,
+        queue: &Queue,
+        coherence: &Coherence,
+        infos: &[I],
+        fence: vk::Fence,
+    ) -> bool {
+        if self.holds(queue.handle) || export::is_exporting(coherence, &[], fence) {
+            return false;
+        }
+        for info in infos {
+            // SAFETY: the caller's promise.
+            let (needs, signals) = unsafe { (Needs::of(coherence, info), info.signals()) };
+            if export::is_exporting(coherence, &signals, vk::Fence::null())
+                || !needs.are_met(&queue.device, coherence, self)
+            {
+                return false;
+            }
+            // A later one of the same call may wait for it.
+            self.bind(coherence, &signals);
+        }
+        true
+    }
+
+    fn holds(&self, queue: vk::Queue) -> bool {
+        self.batches.iter().any(|batch| batch.queue == queue)
+    }
+
+    /// Forwards the first batch that `may_go`, in the order of its queue; `None` if there is none.
+    ///
+    /// # Safety
+    /// The objects that batches name must be live.
+    unsafe fn forward_one(
+        &mut self,
+        coherence: &Coherence,
+        may_go: impl Fn(&Self, &Batch) -> bool,
+    ) -> Option<vk::Result> {
+        let is_first = |at: usize| {
+            let queue = self.batches[at].queue;
+            !self.batches.iter().take(at).any(|batch| batch.queue == queue)
+        };
+        let mut places = 0..self.batches.len();
+        let at = places.find(|at| is_first(*at) && may_go(self, &self.batches[*at]))?;
+        let batch = self.batches.remove(at)?;
+        let Some(queue) = QUEUES.get(batch.queue) else { return Some(vk::Result::ERROR_DEVICE_LOST) };
+        // SAFETY: the caller's promise.
+        let (result, signals) = unsafe { batch.kept.forward(&queue, coherence) };
+        if result < vk::Result::SUCCESS {
+            log::error!(
+                "a batch that was held until the host let it go could not be submitted then: {result}"
+            );
+        }
+        match signals {
+            Some(signals) => self.batches.insert(at, signals),
+            None => self.bind(coherence, &batch.signals),
+        }
+        Some(result)
+    }
+}
+
+/// Whether batches that wait for the host are held.
+fn holds_for_host(coherence: &Coherence) -> bool {
+    coherence.shares_queues && !Config::get().debug.no_hold
+}
+
+/// Whether a wait for `event` ends without the host.
+fn is_set(device: &Device, coherence: &Coherence, event: vk::Event) -> bool {
+    if coherence.set_by_device.shared().contains(&event) {
+        return true;
+    }
+    let Some(status) = device.next.vkGetEventStatus else { return true };
+    // SAFETY: a live event, as the batch names it.
+    unsafe { status(device.handle, event) != vk::Result::EVENT_RESET }
+}
+
+impl Held {
+    /// Whether batches have to go this way.
+    pub(crate) fn is_needed(&self, coherence: &Coherence) -> bool {
+        self.has_exports.load(Ordering::Relaxed) || holds_for_host(coherence)
+    }
+
+    /// There is a semaphore or a fence that others may wait for.
+    pub(crate) fn expect_exports(&self) {
+        self.has_exports.store(true, Ordering::Relaxed);
+    }
+
+    /// Forwards `infos` as far as they wait for nobody, and holds the rest.
+    ///
+    /// # Safety
+    /// As the command that takes them demands.
+    pub(crate) unsafe fn submit<I: Info>(
+        &self,
+        queue: &Queue,
+        coherence: &Coherence,
+        infos: &[I],
+        fence: vk::Fence,
+    ) -> vk::Result {
+        let device = &*queue.device;
+        let mut state = self.state.hold();
+        // SAFETY: the caller's promise.
+        if unsafe { state.are_free(queue, coherence, infos, fence) } {
+            // SAFETY: the caller's promise.
+            let result = unsafe { super::forward(queue, coherence, infos, fence) };
+            // Others may have waited for what these signal. Their outcome is logged.
+            // SAFETY: what is pending is live.
+            let _ = unsafe { self.forward_free(&mut state, device, coherence) };
+            return result;
+        }
+        // SAFETY: the caller's promise.
+        match unsafe { keep(queue, coherence, infos, fence) } {
+            Ok(batches) => {
+                state.batches.extend(batches);
+                // SAFETY: the caller's promise; what is pending is live.
+                unsafe {
+                    infos.iter().for_each(|info| info.promise());
+                    self.forward_free(&mut state, device, coherence)
+                }
+            }
+            Err(tag) => {
+                log::warn!(
+                    "a batch that should be held back is submitted at once, since nobody knows how to keep a {tag:?}: \
+                     bytes may be lost on it"
+                );
+                // SAFETY: what is pending is live; the caller's promise.
+                unsafe {
+                    // What came before on the queue goes first.
+                    while state.forward_one(coherence, |_, batch| batch.queue == queue.handle).is_some() {}
+                    self.released.notify_all();
+                    super::forward(queue, coherence, infos, fence)
+                }
+            }
+        }
+    }
+
+    /// Forwards every batch that waits for nobody any more: the host has signalled something.
+    ///
+    /// # Safety
+    /// The objects that held batches name must be live, as they have to be while batches are pending.
+    pub(crate) unsafe fn release(&self, device: &Device, coherence: &Coherence) {
+        let mut state = self.state.hold();
+        // The outcome is logged: who signals is not who submitted.
+        // SAFETY: the caller's promise.
+        let _ = unsafe { self.forward_free(&mut state, device, coherence) };
+    }
+
+    /// The device is lost: nothing will ever run, and nobody may wait for it here.
+    pub(crate) fn give_up(&self) {
+        self.state.hold().batches.clear();
+        self.released.notify_all();
+    }
+
+    /// Returns the first outcome that is no success.
+    ///
+    /// # Safety
+    /// As [`release`](Self::release).
+    unsafe fn forward_free(&self, state: &mut State, device: &Device, coherence: &Coherence) -> vk::Result {
+        let (mut any, mut outcome) = (false, vk::Result::SUCCESS);
+        // SAFETY: the caller's promise.
+        while let Some(result) = unsafe {
+            state.forward_one(coherence, |state, batch| batch.needs.are_met(device, coherence, state))
+        } {
+            any = true;
+            if outcome == vk::Result::SUCCESS {
+                outcome = result;
+            }
+            if result == vk::Result::ERROR_DEVICE_LOST {
+                // As in `give_up`.
+                state.batches.clear();
+            }
+        }
+        if any {
+            self.released.notify_all();
+        }
+        outcome
+    }
+
+    /// Waits until none of the batches of `queue` is held.
+    pub(crate) fn wait_for_queue(&self, queue: vk::Queue) {
+        let mut state = self.state.hold();
+        while state.holds(queue) {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for nanoseconds until fences can be waited for: all or one of them is of a batch that was forwarded. Returns
+    /// how long there still is to wait; `None` if time is over.
+    pub(crate) fn wait_for_fences(&self, fences: &[vk::Fence], all: bool, timeout: u64) -> Option<u64> {
+        let mut state = self.state.hold();
+        let blocked = |state: &State| {
+            let is_held = |fence: &vk::Fence| state.batches.iter().any(|batch| batch.fences.contains(fence));
+            if all { fences.iter().any(is_held) } else { !fences.is_empty() && fences.iter().all(is_held) }
+        };
+        if !blocked(&state) {
+            return Some(timeout);
+        }
+        // Centuries are as good as no limit.
+        let deadline = Instant::now().checked_add(Duration::from_nanos(timeout));
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            match left {
+                _ if !blocked(&state) => {
+                    return Some(
+                        left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)),
+                    );
+                }
+                Some(Duration::ZERO) => return None,
+                Some(left) => {
+                    let waited = self.released.wait_timeout(state, left);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                None => state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Waits until no batch that signals `semaphore`, or `fence`, is held.
+    pub(crate) fn wait_for_signal(&self, semaphore: vk::Semaphore, fence: vk::Fence) {
+        let mut state = self.state.hold();
+        let signals = |batch: &Batch| {
+            batch.signals.iter().any(|(signalled, _)| *signalled == semaphore)
+                || (fence != vk::Fence::null() && batch.fences.contains(&fence))
+        };
+        while state.batches.iter().any(signals) {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Forgets a semaphore that is destroyed.
+    pub(crate) fn forget_semaphore(&self, semaphore: vk::Semaphore) {
+        self.state.hold().bound.remove(&semaphore.as_raw());
+    }
+}
+
+/// Batches to be held, one for each structure, or an empty one for a fence alone.
+///
+/// # Safety
+/// Valid structures with their arrays and chains, and live command buffers.
+unsafe fn keep<I: Info>(
+    queue: &Queue,
+    coherence: &Coherence,
+    infos: &[I],
+    fence: vk::Fence,
+) -> Result<Vec<Batch>, vk::StructureType> {
+    let Some((last, others)) = infos.split_last() else {
+        // SAFETY: a valid structure, with nothing in it.
+        return unsafe { Ok(vec![keep_one(queue, coherence, &vk::SubmitInfo::default(), fence)?]) };
+    };
+    let one = |info: &I, fence| {
+        // SAFETY: the caller's promise.
+        unsafe { keep_one(queue, coherence, info, fence) }
+    };
+    others.iter().map(|info| one(info, vk::Fence::null())).chain([one(last, fence)]).collect()
+}
+
+/// # Safety
+/// As [`keep`].
+unsafe fn keep_one<I: Info>(
+    queue: &Queue,
+    coherence: &Coherence,
+    info: &I,
+    fence: vk::Fence,
+) -> Result<Batch, vk::StructureType> {
+    let (mut info, mut copies) = (*info, Copies::default());
+    // SAFETY: the caller's promise.
+    unsafe {
+        info.copy_to(&mut copies)?;
+        Ok(Batch {
+            queue: queue.handle,
+            needs: Needs::of(coherence, &info),
+            signals: info.signals(),
+            fences: info.fences().iter().copied().chain([fence]).collect(),
+            kept: Box::new(Copied { info, fence, _copies: copies }),
+        })
+    }
+}
