@@ -55,13 +55,16 @@ pub(crate) unsafe fn export(
     let Some(export) = state.next.vkGetFenceFdKHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: a valid structure.
     let (fence, handle_type) = unsafe { ((*info).fence, (*info).handle_type) };
-    if let Some(coherence) = &state.coherence
-        && handle_type == vk::ExternalFenceHandleTypeFlags::SYNC_FD
-    {
-        coherence.held.wait_for_signal(vk::Semaphore::null(), fence);
-    }
+    let by_copy =
+        state.coherence.as_ref().filter(|_| handle_type == vk::ExternalFenceHandleTypeFlags::SYNC_FD);
+    by_copy.inspect(|coherence| coherence.held.wait_for_signal(vk::Semaphore::null(), fence));
     // SAFETY: the arguments are passed on as they came.
-    unsafe { export(device, info, fd) }
+    let result = unsafe { export(device, info, fd) };
+    if result == vk::Result::SUCCESS {
+        // The fence is as if reset, and what it stood for may yet be under way.
+        by_copy.inspect(|coherence| coherence.progress.forget_fence(fence));
+    }
+    result
 }
 
 /// vkWaitForFences.

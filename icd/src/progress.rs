@@ -97,9 +97,14 @@ impl Progress {
     pub(crate) fn next(&self, batches: &Batches) -> (Point, bool) {
         let mut counts = batches.counts.hold();
         counts.submitted += 1;
-        let is_noted = self.mirrors.load(Ordering::Relaxed) > 0;
+        let is_noted = self.has_mirrors();
         counts.unnoted += u64::from(!is_noted);
         (batches.point(&counts), is_noted)
+    }
+
+    /// Whether there are mirrors, and what batches use is noted.
+    pub(crate) fn has_mirrors(&self) -> bool {
+        self.mirrors.load(Ordering::Relaxed) > 0
     }
 
     /// Batches so far whose uses nobody noted.

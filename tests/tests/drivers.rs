@@ -27,6 +27,10 @@ const NO_SUCH_BINDING: &str = "the device has no such way to bind descriptors";
 const NO_MESHES: &str = "no mesh shaders";
 const NO_FEEDBACK: &str = "no transform feedback";
 const NO_SURFACES: &str = "no headless surfaces";
+const NO_FENCE_FILE: Skip = ("exported-fence", "no fence can be exported as a sync file");
+const NO_SEMAPHORE_FILE: &str = "no semaphore can be exported as a sync file";
+const NO_OPAQUE_FILE: Skip =
+    ("semaphore-of-another-device", "no semaphore can be exported as an opaque file");
 const NO_HOST_COPIES: &str = "the host cannot copy images";
 const NO_PLACED: &str = "memory cannot be placed at addresses that stay reserved";
 const ALL_IS_COHERENT: &str = "no memory type is cached and not coherent";
@@ -51,6 +55,19 @@ const INSTALLED: &[Skip] = &[
     ("acquire-next-image2", NO_SURFACES),
     ("wait-for-present", NO_SURFACES),
     ("present-and-submit", NO_SURFACES),
+    NO_FENCE_FILE,
+    ("exported-semaphore", NO_SEMAPHORE_FILE),
+    ("exported-after-others", NO_SEMAPHORE_FILE),
+    NO_OPAQUE_FILE,
+];
+
+/// Mesa 25.
+const BACKPORTS: &[Skip] = &[
+    NO_WAIT_FOR_PRESENT,
+    NO_FENCE_FILE,
+    ("exported-semaphore", NO_SEMAPHORE_FILE),
+    ("exported-after-others", NO_SEMAPHORE_FILE),
+    NO_OPAQUE_FILE,
 ];
 
 const SWIFTSHADER: &[Skip] = &[
@@ -74,6 +91,9 @@ const SWIFTSHADER: &[Skip] = &[
     ("draw-mesh-tasks-indirect", NO_MESHES),
     ("draw-mesh-tasks-indirect-count", NO_MESHES),
     ("conditional-rendering", "no conditional rendering"),
+    NO_FENCE_FILE,
+    ("exported-semaphore", NO_SEMAPHORE_FILE),
+    ("exported-after-others", NO_SEMAPHORE_FILE),
 ];
 
 /// In mode auto Tidemark adds nothing to any of them.
@@ -93,8 +113,7 @@ const NOTHING_ADDED: &[Skip] = &[
 ];
 
 /// What is fetched, and what each of them cannot do.
-const FETCHED: [(&str, &[Skip]); 2] =
-    [("lavapipe-backports", &[NO_WAIT_FOR_PRESENT]), ("swiftshader", SWIFTSHADER)];
+const FETCHED: [(&str, &[Skip]); 2] = [("lavapipe-backports", BACKPORTS), ("swiftshader", SWIFTSHADER)];
 
 /// Those that could be had.
 fn fetched() -> impl Iterator<Item = (Driver, &'static [Skip])> {

@@ -114,12 +114,15 @@ fn batches_that_are_not_held_back_miss_what_the_host_wrote() {
     }
 }
 
+/// Beside the aperture, which tests/fuzz.rs is about.
 #[test]
-fn nothing_is_found_by_the_fuzzer_in_place() {
-    let driver = over(&Driver::lavapipe(), "in-place");
-    let mut command = driver.command(FUZZ);
-    let outcome = expect_success(command.args(["--seed", "1", "--programs", "150"]), LIMIT);
-    assert!(outcome.stdout.contains("\npassed: "), "{}", outcome.report());
+fn nothing_is_found_by_the_fuzzer() {
+    for engine in ["staged", "in-place"] {
+        let driver = over(&Driver::lavapipe(), engine);
+        let mut command = driver.command(FUZZ);
+        let outcome = expect_success(command.args(["--seed", "1", "--programs", "100"]), LIMIT);
+        assert!(outcome.stdout.contains("\npassed: "), "{engine}: {}", outcome.report());
+    }
 }
 
 /// Where the device has a queue to spare, copies go there, and batches wait for them by semaphores.

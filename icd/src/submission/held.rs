@@ -142,8 +142,12 @@ unsafe fn forward_copy<I: Info>(
 ) -> Forwarded {
     // SAFETY: the caller's promise.
     unsafe {
+        // What nobody notes may be in memory that is mapped before the batch is done.
+        let is_noted = coherence.progress.has_mirrors();
         let point = super::make_ready(queue, coherence, &[*info], fence);
-        if export::is_exporting(coherence, &info.signals(), fence) && coherence.is_written_in_flight() {
+        if export::is_exporting(coherence, &info.signals(), fence)
+            && (!is_noted || coherence.is_written_in_flight())
+        {
             return match export::submit(queue, coherence, *info, fence, point) {
                 Ok(signals) => (vk::Result::SUCCESS, signals),
                 Err(error) => (error, None),
@@ -180,19 +184,27 @@ impl Needs {
         Self { readback: Some(is_back), ..Self::default() }
     }
 
-    fn are_met(&self, device: &Device, coherence: &Coherence, state: &State) -> bool {
-        self.semaphores.iter().all(|wait| state.is_bound(device, coherence, *wait))
+    /// For a batch that came after the first `earlier` of those that are held.
+    fn are_met(&self, device: &Device, coherence: &Coherence, state: &State, earlier: usize) -> bool {
+        self.semaphores.iter().all(|wait| state.is_bound(device, coherence, *wait, earlier))
             && self.events.iter().all(|event| is_set(device, coherence, *event))
             && self.readback.as_ref().is_none_or(|is_back| is_back.load(Ordering::Acquire))
     }
 }
 
 impl State {
-    /// Whether what `wait` waits for comes without the host.
-    fn is_bound(&self, device: &Device, coherence: &Coherence, (semaphore, value): Payload) -> bool {
+    /// Whether what `wait` waits for comes without the host. Of the held batches the first `earlier` came before: later
+    /// ones signal a binary semaphore anew.
+    fn is_bound(
+        &self,
+        device: &Device,
+        coherence: &Coherence,
+        (semaphore, value): Payload,
+        earlier: usize,
+    ) -> bool {
         let kind = coherence.semaphores.shared().get(&semaphore.as_raw()).copied().unwrap_or_default();
         if !kind.is_timeline {
-            let mut held = self.batches.iter().flat_map(|batch| &batch.signals);
+            let mut held = self.batches.iter().take(earlier).flat_map(|batch| &batch.signals);
             return !held.any(|(signalled, _)| *signalled == semaphore);
         }
         if kind.is_external || !holds_for_host(coherence) {
@@ -238,7 +250,7 @@ impl State {
             // SAFETY: the caller's promise.
             let (needs, signals) = unsafe { (Needs::of(coherence, info), info.signals()) };
             if export::is_exporting(coherence, &signals, vk::Fence::null())
-                || !needs.are_met(&queue.device, coherence, self)
+                || !needs.are_met(&queue.device, coherence, self, self.batches.len())
             {
                 return false;
             }
@@ -252,21 +264,21 @@ impl State {
         self.batches.iter().any(|batch| batch.queue == queue)
     }
 
-    /// Forwards the first batch that `may_go`, in the order of its queue; `None` if there is none.
+    /// Forwards the first batch that `may_go`, by its place, in the order of its queue; `None` if there is none.
     ///
     /// # Safety
     /// The objects that batches name must be live.
     unsafe fn forward_one(
         &mut self,
         coherence: &Coherence,
-        may_go: impl Fn(&Self, &Batch) -> bool,
+        may_go: impl Fn(&Self, usize) -> bool,
     ) -> Option<vk::Result> {
         let is_first = |at: usize| {
             let queue = self.batches[at].queue;
             !self.batches.iter().take(at).any(|batch| batch.queue == queue)
         };
         let mut places = 0..self.batches.len();
-        let at = places.find(|at| is_first(*at) && may_go(self, &self.batches[*at]))?;
+        let at = places.find(|at| is_first(*at) && may_go(self, *at))?;
         let batch = self.batches.remove(at)?;
         let Some(queue) = QUEUES.get(batch.queue) else { return Some(vk::Result::ERROR_DEVICE_LOST) };
         // SAFETY: the caller's promise.
@@ -350,7 +362,8 @@ impl Held {
                 // SAFETY: what is pending is live; the caller's promise.
                 unsafe {
                     // What came before on the queue goes first.
-                    while state.forward_one(coherence, |_, batch| batch.queue == queue.handle).is_some() {}
+                    let is_of_queue = |state: &State, at: usize| state.batches[at].queue == queue.handle;
+                    while state.forward_one(coherence, is_of_queue).is_some() {}
                     self.released.notify_all();
                     super::forward(queue, coherence, infos, fence)
                 }
@@ -383,7 +396,9 @@ impl Held {
         let (mut any, mut outcome) = (false, vk::Result::SUCCESS);
         // SAFETY: the caller's promise.
         while let Some(result) = unsafe {
-            state.forward_one(coherence, |state, batch| batch.needs.are_met(device, coherence, state))
+            state.forward_one(coherence, |state, at| {
+                state.batches[at].needs.are_met(device, coherence, state, at)
+            })
         } {
             any = true;
             if outcome == vk::Result::SUCCESS {
