@@ -115,6 +115,17 @@ impl Coherence {
         self.templates.shared().get(&template.as_raw()).cloned()
     }
 
+    /// Whether the device is lost, as something could not be submitted when its time had come: then nothing may be waited
+    /// for.
+    fn is_lost(&self) -> bool {
+        self.held.is_lost() || self.transfers.as_ref().is_some_and(|transfers| transfers.is_lost())
+    }
+
+    /// What a semaphore is.
+    pub(crate) fn semaphore(&self, semaphore: vk::Semaphore) -> Kind {
+        self.semaphores.shared().get(&semaphore.as_raw()).copied().unwrap_or_default()
+    }
+
     /// From now on any batch may use `memory`.
     pub(crate) fn make_reachable(&self, memory: &Arc<Memory>) {
         self.reachable.exclusive().insert(memory.key(), memory.clone());
@@ -275,10 +286,17 @@ impl Device {
         result
     }
 
+    /// Whether Tidemark has lost the device: then nothing may be waited for.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.coherence.as_ref().is_some_and(Coherence::is_lost)
+    }
+
     /// If `result` tells the host that the device is done with something, reads back; `done` are the batches known to be
-    /// done by that. Passes the result on.
+    /// done by that. Passes the result on, or that the device is lost.
     pub(crate) fn after_wait(&self, result: vk::Result, done: &[Point]) -> vk::Result {
         let Some(coherence) = &self.coherence else { return result };
+        let or_lost = |result| if coherence.is_lost() { vk::Result::ERROR_DEVICE_LOST } else { result };
+        let result = or_lost(result);
         let told = [
             vk::Result::SUCCESS,
             vk::Result::SUBOPTIMAL_KHR,
@@ -291,7 +309,7 @@ impl Device {
             return result;
         }
         if result == vk::Result::ERROR_DEVICE_LOST {
-            coherence.held.give_up();
+            coherence.held.give_up(self, coherence);
         }
         profile::count(Counter::Waits, 1);
         // Known before the bytes are looked at, so that whatever is dropped was looked at in full.
@@ -300,7 +318,7 @@ impl Device {
         for memory in coherence.active() {
             memory.settle(coherence, &done, &mut stopwatch);
         }
-        result
+        or_lost(result)
     }
 }
 

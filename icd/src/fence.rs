@@ -57,7 +57,11 @@ pub(crate) unsafe fn export(
     let (fence, handle_type) = unsafe { ((*info).fence, (*info).handle_type) };
     let by_copy =
         state.coherence.as_ref().filter(|_| handle_type == vk::ExternalFenceHandleTypeFlags::SYNC_FD);
-    by_copy.inspect(|coherence| coherence.held.wait_for_signal(vk::Semaphore::null(), fence));
+    if let Some(coherence) = by_copy
+        && let Err(error) = coherence.held.wait_for_signal(vk::Semaphore::null(), fence)
+    {
+        return error;
+    }
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { export(device, info, fd) };
     if result == vk::Result::SUCCESS {
@@ -85,8 +89,8 @@ pub(crate) unsafe fn wait(
     let named = unsafe { array(fences, count) };
     let timeout = match &state.coherence {
         Some(coherence) => match coherence.held.wait_for_fences(named, all == vk::TRUE, timeout) {
-            Some(left) => left,
-            None => return vk::Result::TIMEOUT,
+            Ok(left) => left,
+            Err(error) => return state.after_wait(error, &[]),
         },
         None => timeout,
     };

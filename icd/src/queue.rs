@@ -65,8 +65,10 @@ pub(crate) fn idle(device: &Device, queues: &[&Queue], wait: impl FnOnce() -> vk
     }
     if device.shares_queues() {
         // What is still going on then is Tidemark's own work, which waits for nobody.
-        if let Err(error) = queues.iter().try_for_each(|queue| queue.wait()) {
-            return device.after_wait(error, &[]);
+        match queues.iter().try_for_each(|queue| queue.wait()) {
+            // Of a device that is lost the backing driver may have to clear up.
+            Ok(()) | Err(vk::Result::ERROR_DEVICE_LOST) => {}
+            Err(error) => return device.after_wait(error, &[]),
         }
     }
     let submitted: Vec<_> = queues.iter().map(|queue| queue.batches.last()).collect();

@@ -77,8 +77,9 @@ pub(crate) unsafe fn export(
     let (semaphore, handle_type) = unsafe { ((*info).semaphore, (*info).handle_type) };
     if let Some(coherence) = &state.coherence
         && handle_type == vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD
+        && let Err(error) = coherence.held.wait_for_signal(semaphore, vk::Fence::null())
     {
-        coherence.held.wait_for_signal(semaphore, vk::Fence::null());
+        return error;
     }
     // SAFETY: the arguments are passed on as they came.
     unsafe { export(device, info, fd) }
@@ -102,8 +103,12 @@ pub(crate) unsafe fn wait(
     // SAFETY: a live device.
     let Some(state) = (unsafe { DEVICES.find(device) }) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait) = state.next.vkWaitSemaphores else { return vk::Result::ERROR_DEVICE_LOST };
-    // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { wait(device, info, timeout) };
+    let result = if state.is_lost() {
+        vk::Result::ERROR_DEVICE_LOST
+    } else {
+        // SAFETY: the arguments are passed on as they came.
+        unsafe { wait(device, info, timeout) }
+    };
     // SAFETY: a valid structure.
     let info = unsafe { &*info };
     let is_any = info.flags.contains(vk::SemaphoreWaitFlags::ANY) && info.semaphore_count != 1;

@@ -1,7 +1,14 @@
 //! VkSwapchainKHR: acquiring an image tells the host of progress, too.
 
+use crate::device::Device;
 use crate::tables::DEVICES;
 use ash::vk;
+
+/// Waits by `wait` for what comes of presentations, unless these may have been dropped.
+fn wait(device: &Device, wait: impl FnOnce() -> vk::Result) -> vk::Result {
+    let result = if device.is_lost() { vk::Result::ERROR_DEVICE_LOST } else { wait() };
+    device.after_wait(result, &[])
+}
 
 /// vkAcquireNextImageKHR.
 ///
@@ -18,8 +25,7 @@ pub(crate) unsafe fn acquire(
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(acquire) = state.next.vkAcquireNextImageKHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { acquire(device, swapchain, timeout, semaphore, fence, index) };
-    state.after_wait(result, &[])
+    wait(&state, || unsafe { acquire(device, swapchain, timeout, semaphore, fence, index) })
 }
 
 /// vkAcquireNextImage2KHR.
@@ -34,8 +40,7 @@ pub(crate) unsafe fn acquire2(
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(acquire) = state.next.vkAcquireNextImage2KHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { acquire(device, info, index) };
-    state.after_wait(result, &[])
+    wait(&state, || unsafe { acquire(device, info, index) })
 }
 
 /// vkWaitForPresentKHR.
@@ -49,8 +54,7 @@ pub(crate) unsafe fn wait_for_present(
     timeout: u64,
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
-    let Some(wait) = state.next.vkWaitForPresentKHR else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(wait_for_present) = state.next.vkWaitForPresentKHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
-    let result = unsafe { wait(device, swapchain, present, timeout) };
-    state.after_wait(result, &[])
+    wait(&state, || unsafe { wait_for_present(device, swapchain, present, timeout) })
 }

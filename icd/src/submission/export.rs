@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::entry::guard;
 use crate::progress::Point;
 use crate::queue::Queue;
-use ash::vk::{self, Handle};
+use ash::vk;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -49,10 +49,7 @@ pub(super) fn is_exporting(coherence: &Coherence, signals: &[Payload], fence: vk
     if Config::get().debug.no_export {
         return false;
     }
-    let kinds = coherence.semaphores.shared();
-    let is_external =
-        |semaphore: vk::Semaphore| kinds.get(&semaphore.as_raw()).is_some_and(|kind| kind.is_external);
-    signals.iter().any(|(semaphore, _)| is_external(*semaphore))
+    signals.iter().any(|(semaphore, _)| coherence.semaphore(*semaphore).is_external)
         || coherence.external_fences.shared().contains(&fence)
 }
 

@@ -11,6 +11,9 @@
 //!
 //! The signals of a batch that [`export`](super::export) splits wait for its readback, in their place on the queue.
 //!
+//! Who submits a batch that is held is told at once that it was submitted. If it cannot be when its time has come, the
+//! device is lost, which Vulkan lets every command say: what is held is dropped, and so is whatever is submitted later.
+//!
 //! One lock is held from the decision until the batch is forwarded, the flush included, since what a batch waits for
 //! must not change in between. What is forwarded needs no host, so the flush ends; who waits for a batch that is held
 //! does so on the condition variable.
@@ -34,10 +37,12 @@ use tidemark_winsys::{LockExt, RwLockExt};
 #[derive(Default)]
 pub(crate) struct Held {
     state: Mutex<State>,
-    /// Some were forwarded.
+    /// Some were forwarded, or dropped.
     released: Condvar,
     /// Whether there ever was a semaphore or a fence that others may wait for.
     has_exports: AtomicBool,
+    /// Whether a batch that was held could not be forwarded, or the backing driver lost the device.
+    is_lost: AtomicBool,
 }
 
 #[derive(Default)]
@@ -121,10 +126,7 @@ impl Batch {
         fence: vk::Fence,
         coherence: &Coherence,
     ) -> Self {
-        let kinds = coherence.semaphores.shared();
-        let is_timeline =
-            |(semaphore, _): &Payload| kinds.get(&semaphore.as_raw()).is_some_and(|kind| kind.is_timeline);
-        let has_timeline = signals.iter().any(is_timeline);
+        let has_timeline = signals.iter().any(|(semaphore, _)| coherence.semaphore(*semaphore).is_timeline);
         let kept = Box::new(Signals { payloads: signals.clone(), has_timeline, fence });
         Self { queue, needs, signals, fences: Vec::from([fence]), kept }
     }
@@ -202,7 +204,7 @@ impl State {
         (semaphore, value): Payload,
         earlier: usize,
     ) -> bool {
-        let kind = coherence.semaphores.shared().get(&semaphore.as_raw()).copied().unwrap_or_default();
+        let kind = coherence.semaphore(semaphore);
         if !kind.is_timeline {
             let mut held = self.batches.iter().take(earlier).flat_map(|batch| &batch.signals);
             return !held.any(|(signalled, _)| *signalled == semaphore);
@@ -223,9 +225,8 @@ impl State {
 
     /// A batch that signals these is forwarded.
     fn bind(&mut self, coherence: &Coherence, signals: &[Payload]) {
-        let kinds = coherence.semaphores.shared();
         for (semaphore, value) in signals {
-            if kinds.get(&semaphore.as_raw()).is_some_and(|kind| kind.is_timeline) {
+            if coherence.semaphore(*semaphore).is_timeline {
                 let bound = self.bound.entry(semaphore.as_raw()).or_default();
                 *bound = (*bound).max(*value);
             }
@@ -266,13 +267,16 @@ impl State {
 
     /// Forwards the first batch that `may_go`, by its place, in the order of its queue; `None` if there is none.
     ///
+    /// # Errors
+    /// It could not be submitted, and stays.
+    ///
     /// # Safety
     /// The objects that batches name must be live.
     unsafe fn forward_one(
         &mut self,
         coherence: &Coherence,
         may_go: impl Fn(&Self, usize) -> bool,
-    ) -> Option<vk::Result> {
+    ) -> Option<Result<(), vk::Result>> {
         let is_first = |at: usize| {
             let queue = self.batches[at].queue;
             !self.batches.iter().take(at).any(|batch| batch.queue == queue)
@@ -280,20 +284,32 @@ impl State {
         let mut places = 0..self.batches.len();
         let at = places.find(|at| is_first(*at) && may_go(self, *at))?;
         let batch = self.batches.remove(at)?;
-        let Some(queue) = QUEUES.get(batch.queue) else { return Some(vk::Result::ERROR_DEVICE_LOST) };
-        // SAFETY: the caller's promise.
-        let (result, signals) = unsafe { batch.kept.forward(&queue, coherence) };
-        if result < vk::Result::SUCCESS {
-            log::error!(
-                "a batch that was held until the host let it go could not be submitted then: {result}"
-            );
-        }
+        let (result, signals) = match QUEUES.get(batch.queue) {
+            // SAFETY: the caller's promise.
+            Some(queue) => unsafe { batch.kept.forward(&queue, coherence) },
+            None => (vk::Result::ERROR_DEVICE_LOST, None),
+        };
         match signals {
+            _ if !was_submitted(result) => {
+                // It is lost with the others.
+                self.batches.insert(at, batch);
+                return Some(Err(result));
+            }
             Some(signals) => self.batches.insert(at, signals),
             None => self.bind(coherence, &batch.signals),
         }
-        Some(result)
+        Some(Ok(()))
     }
+}
+
+/// Whether a command that returns this has taken what it was given. What a presentation comes to, the next one tells.
+fn was_submitted(result: vk::Result) -> bool {
+    let of_swapchains = [
+        vk::Result::ERROR_OUT_OF_DATE_KHR,
+        vk::Result::ERROR_SURFACE_LOST_KHR,
+        vk::Result::ERROR_FULL_SCREEN_EXCLUSIVE_MODE_LOST_EXT,
+    ];
+    result >= vk::Result::SUCCESS || of_swapchains.contains(&result)
 }
 
 /// Whether batches that wait for the host are held.
@@ -317,6 +333,11 @@ impl Held {
         self.has_exports.load(Ordering::Relaxed) || holds_for_host(coherence)
     }
 
+    /// Whether the device is lost, so that commands have to say so.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
+    }
+
     /// There is a semaphore or a fence that others may wait for.
     pub(crate) fn expect_exports(&self) {
         self.has_exports.store(true, Ordering::Relaxed);
@@ -335,13 +356,16 @@ impl Held {
     ) -> vk::Result {
         let device = &*queue.device;
         let mut state = self.state.hold();
+        if self.is_lost() {
+            return vk::Result::ERROR_DEVICE_LOST;
+        }
         // SAFETY: the caller's promise.
         if unsafe { state.are_free(queue, coherence, infos, fence) } {
             // SAFETY: the caller's promise.
             let result = unsafe { super::forward(queue, coherence, infos, fence) };
-            // Others may have waited for what these signal. Their outcome is logged.
+            // Others may have waited for what these signal.
             // SAFETY: what is pending is live.
-            let _ = unsafe { self.forward_free(&mut state, device, coherence) };
+            unsafe { self.forward_free(&mut state, device, coherence) };
             return result;
         }
         // SAFETY: the caller's promise.
@@ -351,7 +375,7 @@ impl Held {
                 // SAFETY: the caller's promise; what is pending is live.
                 unsafe {
                     infos.iter().for_each(|info| info.promise());
-                    self.forward_free(&mut state, device, coherence)
+                    self.forward_free(&mut state, device, coherence);
                 }
             }
             Err(tag) => {
@@ -359,16 +383,18 @@ impl Held {
                     "a batch that should be held back is submitted at once, since nobody knows how to keep a {tag:?}: \
                      bytes may be lost on it"
                 );
+                // What came before on the queue goes first.
+                let is_of_queue = |state: &State, at: usize| state.batches[at].queue == queue.handle;
                 // SAFETY: what is pending is live; the caller's promise.
                 unsafe {
-                    // What came before on the queue goes first.
-                    let is_of_queue = |state: &State, at: usize| state.batches[at].queue == queue.handle;
-                    while state.forward_one(coherence, is_of_queue).is_some() {}
-                    self.released.notify_all();
-                    super::forward(queue, coherence, infos, fence)
+                    self.forward_all(&mut state, device, coherence, is_of_queue);
+                    if !self.is_lost() {
+                        return super::forward(queue, coherence, infos, fence);
+                    }
                 }
             }
         }
+        if self.is_lost() { vk::Result::ERROR_DEVICE_LOST } else { vk::Result::SUCCESS }
     }
 
     /// Forwards every batch that waits for nobody any more: the host has signalled something.
@@ -377,42 +403,68 @@ impl Held {
     /// The objects that held batches name must be live, as they have to be while batches are pending.
     pub(crate) unsafe fn release(&self, device: &Device, coherence: &Coherence) {
         let mut state = self.state.hold();
-        // The outcome is logged: who signals is not who submitted.
         // SAFETY: the caller's promise.
-        let _ = unsafe { self.forward_free(&mut state, device, coherence) };
+        unsafe { self.forward_free(&mut state, device, coherence) };
     }
 
-    /// The device is lost: nothing will ever run, and nobody may wait for it here.
-    pub(crate) fn give_up(&self) {
-        self.state.hold().batches.clear();
-        self.released.notify_all();
+    /// The backing driver has lost the device: nothing that is held will ever run, and nobody may wait for it here.
+    pub(crate) fn give_up(&self, device: &Device, coherence: &Coherence) {
+        self.lose(&mut self.state.hold(), device, coherence);
     }
 
-    /// Returns the first outcome that is no success.
+    /// # Safety
+    /// As [`release`](Self::release).
+    unsafe fn forward_free(&self, state: &mut State, device: &Device, coherence: &Coherence) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.forward_all(state, device, coherence, |state, at| {
+                state.batches[at].needs.are_met(device, coherence, state, at)
+            });
+        }
+    }
+
+    /// Forwards every batch that `may_go`, by its place, in the order of its queue.
     ///
     /// # Safety
     /// As [`release`](Self::release).
-    unsafe fn forward_free(&self, state: &mut State, device: &Device, coherence: &Coherence) -> vk::Result {
-        let (mut any, mut outcome) = (false, vk::Result::SUCCESS);
+    unsafe fn forward_all(
+        &self,
+        state: &mut State,
+        device: &Device,
+        coherence: &Coherence,
+        may_go: impl Fn(&State, usize) -> bool,
+    ) {
+        let mut any = false;
         // SAFETY: the caller's promise.
-        while let Some(result) = unsafe {
-            state.forward_one(coherence, |state, at| {
-                state.batches[at].needs.are_met(device, coherence, state, at)
-            })
-        } {
+        while let Some(result) = unsafe { state.forward_one(coherence, &may_go) } {
             any = true;
-            if outcome == vk::Result::SUCCESS {
-                outcome = result;
-            }
-            if result == vk::Result::ERROR_DEVICE_LOST {
-                // As in `give_up`.
-                state.batches.clear();
+            if let Err(error) = result {
+                log::error!(
+                    "a batch that was held back could not be submitted when it might go: {error}. The device counts as \
+                     lost from here on"
+                );
+                self.lose(state, device, coherence);
             }
         }
         if any {
             self.released.notify_all();
         }
-        outcome
+    }
+
+    /// Drops what is held, now that the device is lost.
+    fn lose(&self, state: &mut State, device: &Device, coherence: &Coherence) {
+        self.is_lost.store(true, Ordering::Release);
+        // Who waits for a timeline does so in the backing driver, which must let him go to be told.
+        for (semaphore, value) in state.batches.drain(..).flat_map(|batch| batch.signals) {
+            if coherence.semaphore(semaphore).is_timeline
+                && let Some(signal) = device.next.vkSignalSemaphore
+            {
+                let info = vk::SemaphoreSignalInfo::default().semaphore(semaphore).value(value);
+                // SAFETY: a live semaphore, as the batch named it. A value that it has passed nobody waits for.
+                let _ = unsafe { signal(device.handle, &raw const info) };
+            }
+        }
+        self.released.notify_all();
     }
 
     /// Waits until none of the batches of `queue` is held.
@@ -424,27 +476,36 @@ impl Held {
     }
 
     /// Waits for nanoseconds until fences can be waited for: all or one of them is of a batch that was forwarded. Returns
-    /// how long there still is to wait; `None` if time is over.
-    pub(crate) fn wait_for_fences(&self, fences: &[vk::Fence], all: bool, timeout: u64) -> Option<u64> {
+    /// how long there still is to wait.
+    ///
+    /// # Errors
+    /// Time is over, or the device lost: batches may have been dropped.
+    pub(crate) fn wait_for_fences(
+        &self,
+        fences: &[vk::Fence],
+        all: bool,
+        timeout: u64,
+    ) -> Result<u64, vk::Result> {
         let mut state = self.state.hold();
         let blocked = |state: &State| {
             let is_held = |fence: &vk::Fence| state.batches.iter().any(|batch| batch.fences.contains(fence));
             if all { fences.iter().any(is_held) } else { !fences.is_empty() && fences.iter().all(is_held) }
         };
-        if !blocked(&state) {
-            return Some(timeout);
+        if !self.is_lost() && !blocked(&state) {
+            return Ok(timeout);
         }
         // Centuries are as good as no limit.
         let deadline = Instant::now().checked_add(Duration::from_nanos(timeout));
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             match left {
+                _ if self.is_lost() => return Err(vk::Result::ERROR_DEVICE_LOST),
                 _ if !blocked(&state) => {
-                    return Some(
-                        left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)),
+                    return Ok(
+                        left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX))
                     );
                 }
-                Some(Duration::ZERO) => return None,
+                Some(Duration::ZERO) => return Err(vk::Result::TIMEOUT),
                 Some(left) => {
                     let waited = self.released.wait_timeout(state, left);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -455,7 +516,14 @@ impl Held {
     }
 
     /// Waits until no batch that signals `semaphore`, or `fence`, is held.
-    pub(crate) fn wait_for_signal(&self, semaphore: vk::Semaphore, fence: vk::Fence) {
+    ///
+    /// # Errors
+    /// The device is lost, and such a batch may have been dropped.
+    pub(crate) fn wait_for_signal(
+        &self,
+        semaphore: vk::Semaphore,
+        fence: vk::Fence,
+    ) -> Result<(), vk::Result> {
         let mut state = self.state.hold();
         let signals = |batch: &Batch| {
             batch.signals.iter().any(|(signalled, _)| *signalled == semaphore)
@@ -464,6 +532,7 @@ impl Held {
         while state.batches.iter().any(signals) {
             state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        if self.is_lost() { Err(vk::Result::ERROR_DEVICE_LOST) } else { Ok(()) }
     }
 
     /// Forgets a semaphore that is destroyed.

@@ -89,7 +89,10 @@ unsafe fn call<I: Info>(queue: &Queue, infos: &[I], fence: vk::Fence) -> vk::Res
     // No application submits more than that: its array would not fit the address space.
     let Ok(count) = u32::try_from(infos.len()) else { return vk::Result::ERROR_OUT_OF_HOST_MEMORY };
     let device: &Device = &queue.device;
-    device.transfers().inspect(|transfers| transfers.before_batch(queue));
+    // What it uses may not have reached the device.
+    if let Some(Err(error)) = device.transfers().map(|transfers| transfers.before_batch(queue)) {
+        return error;
+    }
     // SAFETY: the caller's promise; nobody else gives anything to the queue meanwhile.
     queue.alone(|handle| unsafe { I::submit(device, handle, count, infos.as_ptr(), fence) })
 }

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::slice;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_winsys::LockExt;
 
 /// The queues of a device that is to be created, with one for Tidemark among them if there is one to spare.
@@ -119,6 +120,8 @@ pub(crate) struct TransferQueue {
     families: Vec<u32>,
     /// Memory of a size that is a multiple of this has room for a buffer as large as itself.
     granularity: u64,
+    /// Whether something could not be sent, or waited for: what was to be copied is lost, and with it the device.
+    is_lost: AtomicBool,
     /// `None` from the end of the device on.
     state: Mutex<Option<State>>,
 }
@@ -200,7 +203,8 @@ impl TransferQueue {
             waits: Vec::new(),
         };
         let state = Mutex::new(Some(state));
-        let mut queue = Self { device, handle, is_shared: plan.is_shared, families, granularity: 1, state };
+        let (is_shared, is_lost) = (plan.is_shared, AtomicBool::new(false));
+        let mut queue = Self { device, handle, is_shared, families, granularity: 1, is_lost, state };
         let probe = queue.create_buffer(1)?;
         // SAFETY: the buffer just created, which nobody uses.
         queue.granularity = unsafe {
@@ -220,6 +224,11 @@ impl TransferQueue {
     /// which the host may be waiting: so such a batch must be held back until the host has done what it waits for.
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    /// Whether copies are lost, and with them the device.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
     }
 
     /// A size of memory, not less than `size`, that has room for a buffer of `size`.
@@ -272,7 +281,7 @@ impl TransferQueue {
         source: *const u8,
     ) -> Result<u64, vk::Result> {
         let mut state = self.state.hold();
-        let state = state.as_mut().ok_or(vk::Result::ERROR_DEVICE_LOST)?;
+        let state = self.usable(&mut state)?;
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(state.serial) };
         self.open(state, buffer, first.start..last.end)?;
         let State { open: Some(open), staging, serial, .. } = state else { return Ok(state.serial) };
@@ -318,7 +327,7 @@ impl TransferQueue {
     /// Makes a range of `buffer`, of multiples of four bytes, zero. Returns the sending this goes with.
     pub(super) fn fill(&self, buffer: vk::Buffer, range: Range<usize>) -> Result<u64, vk::Result> {
         let mut state = self.state.hold();
-        let state = state.as_mut().ok_or(vk::Result::ERROR_DEVICE_LOST)?;
+        let state = self.usable(&mut state)?;
         self.open(state, buffer, range.clone())?;
         if let Some(open) = &state.open {
             let commands = open.recording.commands;
@@ -364,7 +373,7 @@ impl TransferQueue {
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<(), vk::Result> {
         let mut piece = None;
-        let serial = self.with_state(|state| {
+        let sent = self.with_state(|state| {
             let into = piece.insert(state.staging.take(len)?);
             self.open(state, buffer, 0..0)?;
             let State { open: Some(open), .. } = state else { return Ok(state.serial) };
@@ -380,29 +389,46 @@ impl TransferQueue {
             // SAFETY: as in `copy_from`.
             unsafe { self.device.cmd_copy_buffer(open.recording.commands, buffer, into.buffer, &regions) };
             self.send(state, None)
-        })?;
-        // If this fails the device is lost, and the piece with it.
-        self.wait(serial)?;
-        let Some(piece) = piece else { return Ok(()) };
-        self.with_state(|state| state.staging.invalidate(&piece))?;
-        let mut at = 0;
-        for part in parts {
-            // SAFETY: the copy is done, and `at..at + len` where it put the part.
-            take(part.start, unsafe { piece.bytes(at..at + part.len()) });
-            at += part.len();
+        });
+        let waited = sent.and_then(|serial| self.wait(serial));
+        let Some(piece) = piece else { return waited };
+        let ready = waited.and_then(|()| self.with_state(|state| state.staging.invalidate(&piece)));
+        if ready.is_ok() {
+            let mut at = 0;
+            for part in parts {
+                // SAFETY: the copy is done, and `at..at + len` where it put the part.
+                take(part.start, unsafe { piece.bytes(at..at + part.len()) });
+                at += part.len();
+            }
         }
-        self.with_state(|state| {
+        // Nobody uses it again if the device is lost, whatever may still write there.
+        if let Some(state) = &mut *self.state.hold() {
             state.staging.give_back(piece);
-            Ok(())
-        })
+        }
+        ready
     }
 
     fn with_state<T>(&self, work: impl FnOnce(&mut State) -> Result<T, vk::Result>) -> Result<T, vk::Result> {
-        self.state.hold().as_mut().map_or(Err(vk::Result::ERROR_DEVICE_LOST), work)
+        self.usable(&mut self.state.hold()).and_then(work)
+    }
+
+    /// The state, as long as there is a device to send to.
+    fn usable<'a>(&self, state: &'a mut Option<State>) -> Result<&'a mut State, vk::Result> {
+        state.as_mut().filter(|_| !self.is_lost()).ok_or(vk::Result::ERROR_DEVICE_LOST)
+    }
+
+    /// Something that was recorded will not be copied, or nobody knows when.
+    fn lose(&self, error: vk::Result) {
+        if !self.is_lost.swap(true, Ordering::AcqRel) {
+            log::error!(
+                "staged copies to {:?} failed: {error}. The device counts as lost from here on",
+                self.handle
+            );
+        }
     }
 
     /// Sends what was recorded, if anything was, such that the next batch of `queue` comes after all that was ever sent.
-    pub(crate) fn before_batch(&self, queue: &Queue) {
+    pub(crate) fn before_batch(&self, queue: &Queue) -> Result<(), vk::Result> {
         let sent = self.with_state(|state| {
             if queue.handle == self.handle {
                 return self.send(state, None).map(drop);
@@ -412,17 +438,18 @@ impl TransferQueue {
                 return Ok(());
             }
             let (semaphore, fence) = self.new_wait(state)?;
+            // Whatever comes of it. If it is not submitted, nobody uses it again, as its fence does not signal.
+            state.waits.push((semaphore, fence));
             self.send(state, Some(semaphore))?;
             let stages = vk::PipelineStageFlags::ALL_COMMANDS;
             let (semaphores, stages) = ([semaphore], [stages]);
             let wait = vk::SubmitInfo::default().wait_semaphores(&semaphores).wait_dst_stage_mask(&stages);
             // SAFETY: a live queue of the device, while nobody else submits to it; a semaphore whose signal is on its way.
             queue.alone(|queue| unsafe { self.device.queue_submit(queue, &[wait], fence) })?;
-            state.waits.push((semaphore, fence));
             state.awaited.insert(queue.handle.as_raw(), next);
             Ok(())
         });
-        self.log(sent);
+        sent.inspect_err(|error| self.log(Err(*error)))
     }
 
     /// Sends what was recorded. What the host is about to signal then comes after it: waits for it, if batches may be
@@ -450,8 +477,11 @@ impl TransferQueue {
         unsafe { self.device.destroy_buffer(buffer, None) };
     }
 
+    /// That the device is lost was told before.
     fn log(&self, result: Result<(), vk::Result>) {
-        if let Err(error) = result {
+        if let Err(error) = result
+            && error != vk::Result::ERROR_DEVICE_LOST
+        {
             log::error!("staged copies to {:?} failed: {error}", self.handle);
         }
     }
@@ -552,15 +582,39 @@ impl TransferQueue {
         if open.is_none() && signal.is_none() {
             return Ok(state.serial);
         }
+        let submitted = self.submit(&state.staging, open.as_ref(), signal);
+        if let Err(error) = submitted {
+            self.lose(error);
+        }
+        match open {
+            Some(Open { recording, pieces, .. }) if submitted.is_ok() => {
+                state.serial += 1;
+                state.sent.push_back(Sent { serial: state.serial, recording, pieces, waiters: 0 });
+            }
+            Some(Open { recording, pieces, .. }) => {
+                state.idle.push(recording);
+                pieces.into_iter().for_each(|piece| state.staging.give_back(piece));
+            }
+            None => {}
+        }
+        submitted.map(|()| state.serial)
+    }
+
+    fn submit(
+        &self,
+        staging: &Staging,
+        open: Option<&Open>,
+        signal: Option<vk::Semaphore>,
+    ) -> Result<(), vk::Result> {
         let mut fence = vk::Fence::null();
         let mut commands = None;
-        if let Some(open) = &open {
+        if let Some(open) = open {
             let recording = &open.recording;
             (fence, commands) = (recording.fence, Some(recording.commands));
             self.barrier(recording.commands, COPY_ACCESS, ANY_ACCESS);
-            // SAFETY: as above.
+            // SAFETY: a command buffer that is being recorded, under the state's lock.
             unsafe { self.device.end_command_buffer(recording.commands) }?;
-            open.pieces.iter().try_for_each(|piece| state.staging.flush(piece))?;
+            open.pieces.iter().try_for_each(|piece| staging.flush(piece))?;
         }
         let info = vk::SubmitInfo::default()
             .command_buffers(commands.as_slice())
@@ -571,15 +625,10 @@ impl TransferQueue {
             unsafe { self.device.queue_submit(queue, &[info], fence) }
         };
         if self.is_shared {
-            QUEUES.get(self.handle).ok_or(vk::Result::ERROR_DEVICE_LOST)?.alone(submit)?;
+            QUEUES.get(self.handle).ok_or(vk::Result::ERROR_DEVICE_LOST)?.alone(submit)
         } else {
-            submit(self.handle)?;
+            submit(self.handle)
         }
-        if let Some(Open { recording, pieces, .. }) = open {
-            state.serial += 1;
-            state.sent.push_back(Sent { serial: state.serial, recording, pieces, waiters: 0 });
-        }
-        Ok(state.serial)
     }
 
     /// Waits for a sending, and so for all before it.
@@ -599,8 +648,9 @@ impl TransferQueue {
             if let Some(sent) = state.sent.iter_mut().find(|sent| sent.serial == serial) {
                 sent.waiters -= 1;
             }
-            if waited.is_ok() {
-                self.collect(state);
+            match waited {
+                Ok(()) => self.collect(state),
+                Err(error) => self.lose(error),
             }
             waited
         })

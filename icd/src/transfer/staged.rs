@@ -35,7 +35,14 @@ impl Staged {
     fn note(&self, what: &str, sent: Result<u64, vk::Result>) {
         match sent {
             Ok(serial) => self.last.store(serial, Ordering::Relaxed),
-            Err(error) => log::error!("{:?}: {what} failed: {error}", self.memory),
+            Err(error) => self.log(what, error),
+        }
+    }
+
+    /// That the device is lost was told before.
+    fn log(&self, what: &str, error: vk::Result) {
+        if error != vk::Result::ERROR_DEVICE_LOST {
+            log::error!("{:?}: {what} failed: {error}", self.memory);
         }
     }
 }
@@ -69,7 +76,7 @@ impl CopiedMemory for Staged {
 
     fn load(&self, ranges: &[Range<usize>], take: &mut dyn FnMut(usize, &[u8])) {
         if let Err(error) = self.queue.load(self.buffer, ranges, take) {
-            log::error!("{:?}: a staged copy to the host failed: {error}", self.memory);
+            self.log("a staged copy to the host", error);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::entry::{self, Void};
 use crate::external;
+use crate::loss::Loss;
 use crate::memory::Memory;
 use crate::misuse::{misuse, say};
 use crate::physical_device::{self, PHYSICAL_DEVICES};
@@ -28,6 +29,7 @@ pub(crate) struct Device {
     pub(crate) shape: &'static Shape,
     pub(crate) memories: Table<Memory>,
     pub(crate) counters: Counters,
+    pub(crate) loss: Loss,
     /// Held by whoever uses lavapipe's queue.
     pub(crate) turn: Mutex<()>,
     /// Handles of queues that lavapipe does not have, by index.
@@ -44,6 +46,8 @@ pub(crate) struct Counters {
     pub(crate) invalidated: AtomicU64,
     /// Commands of queues that lavapipe does not have.
     pub(crate) made_up: AtomicU64,
+    /// Fences and semaphores that there are.
+    pub(crate) objects: AtomicU64,
 }
 
 /// The variable that names the file for [`Counters`].
@@ -51,16 +55,28 @@ const LOG: &str = "TIDEMARK_MOCK_LOG";
 
 impl Counters {
     /// Adds a line to the file that the environment names.
-    fn log(&self, shape: &str) {
+    fn log(&self, shape: &str, left: &str) {
         let Some(path) = std::env::var_os(LOG) else { return };
         let [maps, flushed, invalidated] =
             [&self.maps, &self.flushed, &self.invalidated].map(|counter| counter.load(Ordering::Relaxed));
         let made_up = self.made_up.load(Ordering::Relaxed);
         let queues = if made_up == 0 { String::new() } else { format!("made-up queues {made_up}, ") };
-        let line = format!("{shape}: {queues}maps {maps}, flushed {flushed}, invalidated {invalidated}\n");
+        let line =
+            format!("{shape}: {queues}{left}maps {maps}, flushed {flushed}, invalidated {invalidated}\n");
         let file = OpenOptions::new().create(true).append(true).open(path);
         if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
             say(format_args!("{LOG}: {error}"));
+        }
+    }
+}
+
+impl Device {
+    /// What was not destroyed before the device, of one that is lost at some time.
+    fn left(&self) -> String {
+        match (self.counters.objects.load(Ordering::Relaxed), self.memories.len()) {
+            (0, 0) => String::new(),
+            _ if !self.loss.is_expected() => String::new(),
+            (objects, memories) => format!("left {objects} fences and semaphores, {memories} memories, "),
         }
     }
 }
@@ -127,6 +143,7 @@ pub(crate) unsafe fn create(
         shape: state.shape,
         memories: Table::new(),
         counters: Counters::default(),
+        loss: Loss::new(),
         turn: Mutex::default(),
         queues: Mutex::default(),
     };
@@ -211,7 +228,7 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 /// As the specification demands.
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
-    state.counters.log(state.shape.name);
+    state.counters.log(state.shape.name, &state.left());
     if let Some(destroy) = state.next.vkDestroyDevice {
         // SAFETY: the arguments are passed on as they came.
         unsafe { destroy(device, allocator) }

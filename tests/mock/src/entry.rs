@@ -88,8 +88,17 @@ commands! {
     vkQueuePresentKHR = PFN_vkQueuePresentKHR(queue: vk::Queue, info: *const vk::PresentInfoKHR<'_>) -> vk::Result => crate::queue::present;
     vkQueueWaitIdle = PFN_vkQueueWaitIdle(queue: vk::Queue) -> vk::Result => crate::queue::wait_idle;
 
+    vkDeviceWaitIdle = PFN_vkDeviceWaitIdle(device: vk::Device) -> vk::Result => crate::loss::wait_idle;
+    vkWaitForFences = PFN_vkWaitForFences(device: vk::Device, count: u32, fences: *const vk::Fence, all: vk::Bool32, timeout: u64) -> vk::Result => crate::loss::wait_for_fences;
+    vkGetFenceStatus = PFN_vkGetFenceStatus(device: vk::Device, fence: vk::Fence) -> vk::Result => crate::loss::fence_status;
+    vkWaitSemaphores | vkWaitSemaphoresKHR = PFN_vkWaitSemaphores(device: vk::Device, info: *const vk::SemaphoreWaitInfo<'_>, timeout: u64) -> vk::Result => crate::loss::wait_semaphores;
+    vkGetSemaphoreCounterValue | vkGetSemaphoreCounterValueKHR = PFN_vkGetSemaphoreCounterValue(device: vk::Device, semaphore: vk::Semaphore, value: *mut u64) -> vk::Result => crate::loss::counter_value;
+    vkAcquireNextImageKHR = PFN_vkAcquireNextImageKHR(device: vk::Device, swapchain: vk::SwapchainKHR, timeout: u64, semaphore: vk::Semaphore, fence: vk::Fence, index: *mut u32) -> vk::Result => crate::loss::acquire;
     vkCreateFence = PFN_vkCreateFence(device: vk::Device, info: *const vk::FenceCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, fence: *mut vk::Fence) -> vk::Result => crate::external::create_fence;
     vkCreateSemaphore = PFN_vkCreateSemaphore(device: vk::Device, info: *const vk::SemaphoreCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, semaphore: *mut vk::Semaphore) -> vk::Result => crate::external::create_semaphore;
+
+    vkDestroyFence = PFN_vkDestroyFence(device: vk::Device, fence: vk::Fence, allocator: *const vk::AllocationCallbacks<'_>) => crate::external::destroy_fence;
+    vkDestroySemaphore = PFN_vkDestroySemaphore(device: vk::Device, semaphore: vk::Semaphore, allocator: *const vk::AllocationCallbacks<'_>) => crate::external::destroy_semaphore;
 
     vkAllocateMemory = PFN_vkAllocateMemory(device: vk::Device, info: *const vk::MemoryAllocateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, memory: *mut vk::DeviceMemory) -> vk::Result => crate::memory::allocate;
     vkFreeMemory = PFN_vkFreeMemory(device: vk::Device, memory: vk::DeviceMemory, allocator: *const vk::AllocationCallbacks<'_>) => crate::memory::free;

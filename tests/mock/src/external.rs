@@ -16,6 +16,7 @@ use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The command of this name, if its extension is claimed.
@@ -92,7 +93,9 @@ pub(crate) unsafe fn create_fence(
     allocator: *const vk::AllocationCallbacks<'_>,
     fence: *mut vk::Fence,
 ) -> vk::Result {
-    let Some(create) = device(handle).next.vkCreateFence else { return vk::Result::ERROR_DEVICE_LOST };
+    let state = device(handle);
+    let Some(create) = state.next.vkCreateFence else { return vk::Result::ERROR_DEVICE_LOST };
+    state.counters.objects.fetch_add(1, Ordering::Relaxed);
     // SAFETY: a valid structure; nothing but exports extends it.
     let info = vk::FenceCreateInfo::default().flags(unsafe { (*info).flags });
     // SAFETY: the other arguments are passed on as they came.
@@ -109,7 +112,9 @@ pub(crate) unsafe fn create_semaphore(
     allocator: *const vk::AllocationCallbacks<'_>,
     semaphore: *mut vk::Semaphore,
 ) -> vk::Result {
-    let Some(create) = device(handle).next.vkCreateSemaphore else { return vk::Result::ERROR_DEVICE_LOST };
+    let state = device(handle);
+    let Some(create) = state.next.vkCreateSemaphore else { return vk::Result::ERROR_DEVICE_LOST };
+    state.counters.objects.fetch_add(1, Ordering::Relaxed);
     // SAFETY: a valid structure with its chain, of which the first one of this tag is copied.
     let kind = unsafe {
         let mut at = (*info).p_next.cast::<vk::BaseInStructure<'_>>();
@@ -129,6 +134,36 @@ pub(crate) unsafe fn create_semaphore(
     }
     // SAFETY: the other arguments are passed on as they came.
     unsafe { create(handle, &raw const info, allocator, semaphore) }
+}
+
+/// vkDestroyFence.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn destroy_fence(
+    handle: vk::Device,
+    fence: vk::Fence,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    let state = device(handle);
+    state.counters.objects.fetch_sub(u64::from(!fence.is_null()), Ordering::Relaxed);
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { (state.core.destroy_fence)(handle, fence, allocator) }
+}
+
+/// vkDestroySemaphore.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn destroy_semaphore(
+    handle: vk::Device,
+    semaphore: vk::Semaphore,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    let state = device(handle);
+    state.counters.objects.fetch_sub(u64::from(!semaphore.is_null()), Ordering::Relaxed);
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { (state.core.destroy_semaphore)(handle, semaphore, allocator) }
 }
 
 /// Fences and semaphores that some queue was told to signal, and that were not exported since.

@@ -5,7 +5,7 @@
 //! that is destroyed adds a line of what was mapped, flushed and invalidated; `TIDEMARK_MOCK_EXTENSIONS` a comma list of
 //! device extensions that it claims to have. They can be enabled, but have no commands, except for other names of
 //! lavapipe's own, for waits for presentation, which waits for nothing, and for those of [`external`];
-//! `TIDEMARK_MOCK_QUEUES` the number of queues in its family.
+//! `TIDEMARK_MOCK_QUEUES` the number of queues in its family; `TIDEMARK_MOCK_LOSE` when the device is [lost](loss).
 //!
 //! - Memory that is not coherent has pages of its own for the host. Only vkFlushMappedMemoryRanges and
 //!   vkInvalidateMappedMemoryRanges join them with the device's: all bytes that they are told, whether the host wrote
@@ -21,6 +21,7 @@
 //! | `lavapipe` | loading the driver that does the work |
 //! | `instance`, `physical_device`, `device`, `queue`, `memory`, `requirements`, `resources` | the commands, by the Vulkan object they work on |
 //! | `external` | exports of fences and semaphores as sync files |
+//! | `loss` | losing the device |
 //! | `shape` | the memory types of each device |
 //! | `mapping` | what the host sees of an allocation, and which ranges it may flush |
 //! | `table` | state by handle |
@@ -33,6 +34,7 @@ mod entry;
 mod external;
 mod instance;
 mod lavapipe;
+mod loss;
 mod mapping;
 mod memory;
 mod misuse;

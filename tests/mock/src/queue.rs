@@ -138,9 +138,9 @@ fn enter<T>(queue: vk::Queue, work: impl FnOnce(&Device, vk::Queue) -> T) -> Opt
     Some(work(&state.device, state.lavapipe))
 }
 
-/// The commands of a queue: the same for lavapipe's.
+/// The commands of a queue: the same for lavapipe's, as long as the device is not lost.
 macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident: $command:ident($($arg:ident: $ty:ty),*);)*) => {
+    ($($(#[$doc:meta])* $name:ident: $command:ident($($arg:ident: $ty:ty),*) by $loss:ident;)*) => {
         $(
             $(#[$doc])*
             ///
@@ -148,8 +148,9 @@ macro_rules! commands {
             /// As the specification demands.
             pub(crate) unsafe fn $name(queue: vk::Queue, $($arg: $ty),*) -> vk::Result {
                 let result = enter(queue, |device, lavapipe| {
+                    let command = device.next.$command?;
                     // SAFETY: the arguments are passed on, but for the queue.
-                    device.next.$command.map(|command| unsafe { command(lavapipe, $($arg),*) })
+                    Some(device.loss.$loss(|| unsafe { command(lavapipe, $($arg),*) }))
                 });
                 result.flatten().unwrap_or(vk::Result::ERROR_DEVICE_LOST)
             }
@@ -159,13 +160,13 @@ macro_rules! commands {
 
 commands! {
     /// vkQueueSubmit.
-    submit: vkQueueSubmit(count: u32, submits: *const vk::SubmitInfo<'_>, fence: vk::Fence);
+    submit: vkQueueSubmit(count: u32, submits: *const vk::SubmitInfo<'_>, fence: vk::Fence) by submit;
     /// vkQueueSubmit2.
-    submit2: vkQueueSubmit2(count: u32, submits: *const vk::SubmitInfo2<'_>, fence: vk::Fence);
+    submit2: vkQueueSubmit2(count: u32, submits: *const vk::SubmitInfo2<'_>, fence: vk::Fence) by submit;
     /// vkQueueBindSparse.
-    bind_sparse: vkQueueBindSparse(count: u32, binds: *const vk::BindSparseInfo<'_>, fence: vk::Fence);
+    bind_sparse: vkQueueBindSparse(count: u32, binds: *const vk::BindSparseInfo<'_>, fence: vk::Fence) by submit;
     /// vkQueuePresentKHR.
-    present: vkQueuePresentKHR(info: *const vk::PresentInfoKHR<'_>);
+    present: vkQueuePresentKHR(info: *const vk::PresentInfoKHR<'_>) by submit;
     /// vkQueueWaitIdle.
-    wait_idle: vkQueueWaitIdle();
+    wait_idle: vkQueueWaitIdle() by or_lost;
 }

@@ -24,4 +24,8 @@ impl<T> Table<T> {
     pub(crate) fn remove(&self, handle: impl Handle) -> Option<Arc<T>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&handle.as_raw())
     }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
 }
