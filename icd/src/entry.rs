@@ -217,6 +217,7 @@ commands! {
     vkGetImageMemoryRequirements = PFN_vkGetImageMemoryRequirements(device: vk::Device, image: vk::Image, requirements: *mut vk::MemoryRequirements) -> () => crate::requirements::image;
     vkGetImageMemoryRequirements2 | vkGetImageMemoryRequirements2KHR = PFN_vkGetImageMemoryRequirements2(device: vk::Device, info: *const vk::ImageMemoryRequirementsInfo2<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::image2;
     vkGetDeviceImageMemoryRequirements | vkGetDeviceImageMemoryRequirementsKHR = PFN_vkGetDeviceImageMemoryRequirements(device: vk::Device, info: *const vk::DeviceImageMemoryRequirements<'_>, requirements: *mut vk::MemoryRequirements2<'_>) -> () => crate::requirements::device_image;
+    vkGetMemoryFdKHR = PFN_vkGetMemoryFdKHR(device: vk::Device, info: *const vk::MemoryGetFdInfoKHR<'_>, descriptor: *mut std::ffi::c_int) -> vk::Result => crate::payload::memory_fd;
     vkGetMemoryFdPropertiesKHR = PFN_vkGetMemoryFdPropertiesKHR(device: vk::Device, kind: vk::ExternalMemoryHandleTypeFlags, fd: std::ffi::c_int, properties: *mut vk::MemoryFdPropertiesKHR<'_>) -> vk::Result => crate::requirements::memory_fd;
 
     vkQueueSubmit = PFN_vkQueueSubmit(queue: vk::Queue, count: u32, submits: *const vk::SubmitInfo<'_>, fence: vk::Fence) -> vk::Result => crate::queue::submit;

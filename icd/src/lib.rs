@@ -18,18 +18,19 @@
 //! | `transfer` | how bytes cross between host views and device memory |
 //! | `host_pointer` | memory of the application's that it imports |
 //! | `backing`, `discovery` | finding and loading the backing driver |
+//! | `payload` | what allocations of one process share when they share memory |
 //! | `hidden` | extensions and features that are hidden, and why |
 //! | `offered` | extensions that are offered whatever the backing driver has |
 //! | `audit` | what is intercepted and what is hidden, for the test that holds it against vk.xml |
 //! | `config`, `logger`, `profile` | environment variables, the log, the counters |
 //!
 //! Lock order: the held batches of a device; a command buffer's references (a primary's before its secondaries'), a
-//! descriptor set's bindings; a memory's state; a device's `active` memories, or its `progress` (the list of queues before
-//! a queue's counts); last a mirror's, then what is staged, and then a queue's turn, or those of all queues of a device by
-//! their handles. The tables are locked for a look-up, with no lock taken inside but `progress`, for a queue that is
-//! fetched first; so is the list of imports that are kept. None is held across a wait but, to idle, the turns of queues
-//! that nobody else needs meanwhile, and across a transfer only those of the memory and its mirror, and that of the held
-//! batches if it is for one of them.
+//! descriptor set's bindings; a memory's state; its payload's, or a device's `active` memories, or its `progress` (the list
+//! of queues before a queue's counts); last a mirror's, then what is staged or the window of a payload, and then a queue's
+//! turn, or those of all queues of a device by their handles. The tables are locked for a look-up, with no lock taken inside
+//! but `progress`, for a queue that is fetched first; so are the lists of imports that are kept, and of payloads that are
+//! known. None is held across a wait but, to idle, the turns of queues that nobody else needs meanwhile, and across a
+//! transfer only those of the memory and its mirror, and that of the held batches if it is for one of them.
 
 mod allocation;
 pub mod audit;
@@ -53,6 +54,7 @@ mod logger;
 mod memory;
 mod memory_types;
 mod offered;
+mod payload;
 mod physical_device;
 mod placed;
 mod profile;

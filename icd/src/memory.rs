@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::host_pointer::{Idle, Import, Key, Lent};
 use crate::memory_types::Kind;
+use crate::payload::{self, Payload};
 use crate::placed;
 use crate::profile::{self, Stopwatch, measured};
 use crate::progress::{Done, Point, Progress};
@@ -26,9 +27,12 @@ use tidemark_winsys::{self as winsys, Contents, HostView, InPlace, Leave, LockEx
 /// An allocation of an emulated type.
 pub(crate) struct Memory {
     pub(crate) handle: vk::DeviceMemory,
+    pub(crate) device: vk::Device,
     /// Bytes.
     size: usize,
     backing: Backing,
+    /// What it may share with others of this process, if the host sees that in one view.
+    pub(crate) payload: Option<Arc<Payload>>,
     /// Whether others may write it unseen: other processes, other devices, or this one through another allocation.
     is_external: bool,
     /// Batches submitted without a note of what they use, when this was allocated.
@@ -57,6 +61,8 @@ struct State {
     in_flight: Vec<(Point, Ranges)>,
     /// Whether it is among the active memories of its device, as it must be while anything is in flight.
     is_active: bool,
+    /// Whether its mirror is where this allocation was mapped to, and may be another's, too.
+    is_placed: bool,
 }
 
 /// Batches in flight that are told apart. Beyond that, done ones are looked for, and then neighbours are joined: the
@@ -179,8 +185,20 @@ impl Memory {
         }
     }
 
+    /// The others of its payload have its mirror, too: batches that use them must find what the host writes.
+    fn show_to_others(&self) {
+        for other in self.payload.iter().flat_map(|payload| payload.others(self)) {
+            if let Some(device) = DEVICES.get(other.device)
+                && let Some(coherence) = &device.coherence
+            {
+                // There is a view already, so this does not fail.
+                let _ = other.mirror_or_new(&device, coherence);
+            }
+        }
+    }
+
     fn new_mirror(
-        &self,
+        self: &Arc<Self>,
         device: &Device,
         coherence: &Coherence,
         contents: Contents,
@@ -190,20 +208,23 @@ impl Memory {
             let aperture = Box::new(self.aperture(device)?);
             return Ok(Arc::new(InPlace::new(aperture, atom, coherence.arena.tracker())));
         }
-        let mirror = self.mirror_of(device, coherence, |memory| {
-            Mirror::new(&coherence.arena, coherence.costs, memory, contents)
-        });
-        mirror.map(|mirror| mirror as _)
+        let make = |memory| Mirror::new(&coherence.arena, coherence.costs, memory, contents);
+        if let Some(payload) = &self.payload {
+            return payload.view(self, device, |memory| {
+                self.mirror_of(device, winsys::Device::Mapped(memory), make).map(|mirror| mirror as _)
+            });
+        }
+        let memory = self.device_memory(device, coherence)?;
+        self.mirror_of(device, memory, make).map(|mirror| mirror as _)
     }
 
     /// What `make` makes of the device memory.
     fn mirror_of(
         &self,
         device: &Device,
-        coherence: &Coherence,
+        memory: winsys::Device,
         make: impl FnOnce(winsys::Device) -> io::Result<Mirror>,
     ) -> Result<Arc<Mirror>, vk::Result> {
-        let memory = self.device_memory(device, coherence)?;
         let is_mapped = matches!(memory, winsys::Device::Mapped(_));
         make(memory).map(Arc::new).map_err(|error| {
             log::error!("no host memory to mirror {} bytes: {error}", self.size);
@@ -234,7 +255,8 @@ impl Memory {
         Ok(winsys::Device::Mapped(Box::new(self.aperture(device)?)))
     }
 
-    fn aperture(&self, device: &Device) -> Result<Aperture, vk::Result> {
+    /// The mapping of it, of which there may be one.
+    pub(crate) fn aperture(&self, device: &Device) -> Result<Aperture, vk::Result> {
         let is_coherent = self.backing.flags.contains(Flags::HOST_COHERENT);
         Aperture::new(device, self.handle, self.size, is_coherent)
     }
@@ -247,6 +269,17 @@ impl Memory {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.kept = key.map(|key| (key, mirror.clone()));
         state.mirror = Some(mirror);
+    }
+
+    /// Ends a placed mapping; false if it was not placed.
+    fn unplace(&self, leave: Leave) -> io::Result<bool> {
+        let mut state = self.state.hold();
+        let State { mirror: Some(mirror), is_placed: is_placed @ true, .. } = &mut *state else {
+            return Ok(false);
+        };
+        let was_placed = mirror.unplace(leave)?;
+        *is_placed = false;
+        Ok(was_placed)
     }
 
     /// Offset and size of a Vulkan call, as a range.
@@ -325,6 +358,8 @@ pub(crate) unsafe fn allocate(
     }
     // SAFETY: the arguments are passed on, but for the type's index and what was argued above.
     let allocate = || unsafe { allocate(device, &raw const info, allocator, memory) };
+    // SAFETY: a valid chain, whose descriptors the backing driver has not taken over yet.
+    let imported = unsafe { payload::imported(info.p_next) };
     let Some(coherence) = &state.coherence else { return allocate() };
     let Kind::Emulated { backing, engine } = memory_type.kind else {
         return coherence.imports.allocating(&state, allocate);
@@ -346,9 +381,11 @@ pub(crate) unsafe fn allocate(
     }
     // SAFETY: a handle was stored.
     let handle = unsafe { *memory };
+    let len = usize::try_from(size).unwrap_or(usize::MAX);
     let mut emulated = Memory {
         handle,
-        size: usize::try_from(size).unwrap_or(usize::MAX),
+        device,
+        size: len,
         backing: Backing {
             memory_type: memory_type.backing,
             flags: backing,
@@ -356,6 +393,7 @@ pub(crate) unsafe fn allocate(
             room: if undedicated.is_some() { info.allocation_size } else { 0 },
             engine,
         },
+        payload: (is_external && engine == Engine::Aperture).then(|| Payload::new(len, imported)),
         is_external,
         unnoted_before: coherence.progress.unnoted(),
         is_freed: AtomicBool::new(false),
@@ -365,13 +403,16 @@ pub(crate) unsafe fn allocate(
             contents: if is_external || is_zeroed { Contents::Defined } else { Contents::Undefined },
             in_flight: Vec::new(),
             is_active: false,
+            is_placed: false,
         }),
     };
     match lent {
         Some(Lent::Again(idle)) => emulated.show(coherence, idle.mirror, Some(idle.key)),
         Some(Lent::Fresh(pages, key)) => {
-            let mirror = emulated.mirror_of(&state, coherence, |memory| {
-                Mirror::of_user_memory(&coherence.arena, coherence.costs, memory, pages)
+            let mirror = emulated.device_memory(&state, coherence).and_then(|memory| {
+                emulated.mirror_of(&state, memory, |memory| {
+                    Mirror::of_user_memory(&coherence.arena, coherence.costs, memory, pages)
+                })
             });
             let Ok(mirror) = mirror else {
                 if let Some(free) = state.next.vkFreeMemory {
@@ -392,6 +433,12 @@ pub(crate) unsafe fn allocate(
     if is_external {
         coherence.make_reachable(&emulated);
     }
+    if let Some(payload) = &emulated.payload
+        && payload.enter(&emulated)
+    {
+        // The host may be writing it by way of another: it has a view already, so this does not fail.
+        let _ = emulated.mirror_or_new(&state, coherence);
+    }
     vk::Result::SUCCESS
 }
 
@@ -411,14 +458,14 @@ pub(crate) unsafe fn free(
         emulated.is_freed.store(true, Ordering::Release);
         // Buffers and descriptor sets may know the memory for longer. Its mirror ends here, and waits for flushes and
         // readbacks in progress.
-        let (mirror, kept) = {
+        if let Err(error) = emulated.unplace(Leave::Nothing) {
+            log::error!("{memory:?}: stays mapped where it was placed: {error}");
+        }
+        let (mut mirror, kept) = {
             let mut state = emulated.state.hold();
             (state.mirror.take(), state.kept.take())
         };
-        if let Some(mirror) = mirror {
-            if let Err(error) = mirror.unplace(Leave::Nothing) {
-                log::error!("{memory:?}: stays mapped where it was placed: {error}");
-            }
+        if let Some(mirror) = &mirror {
             if let Some(treatment) = mirror.treatment() {
                 log::debug!("{memory:?}: freed; it was treated as {treatment:?}");
             }
@@ -427,6 +474,15 @@ pub(crate) unsafe fn free(
                 coherence.imports.keep(&state, Idle { key, memory, mirror });
                 return;
             }
+            if emulated.is_external {
+                // Whoever shares it may still read what was written last.
+                coherence::flush(&emulated, &**mirror, 0..emulated.size as u64);
+            }
+        }
+        if let Some(payload) = &emulated.payload {
+            mirror = payload.leave(&emulated);
+        }
+        if let Some(mirror) = mirror {
             coherence::count_readback(&emulated, mirror.retire());
         }
     }
@@ -506,6 +562,7 @@ fn map_emulated(
     let emulated = coherence.memory(memory)?;
     Some(measured(Counter::ReadbackNanoseconds, || {
         let mirror = emulated.mirror_or_new(device, coherence)?;
+        emulated.show_to_others();
         if let Some((address, size)) = place {
             let whole = emulated.len() as u64;
             let end = if size == vk::WHOLE_SIZE { whole } else { offset.saturating_add(size) };
@@ -519,6 +576,7 @@ fn map_emulated(
                 );
                 vk::Result::ERROR_MEMORY_MAP_FAILED
             })?;
+            emulated.state.hold().is_placed = true;
         }
         // A wait that Tidemark did not see may have come before, or a write by somebody else.
         if emulated.is_external {
@@ -581,8 +639,7 @@ pub(crate) unsafe fn unmap2(device: vk::Device, info: *const vk::MemoryUnmapInfo
 /// What was written last is flushed when a batch uses it, as ever.
 fn unmap_emulated(device: &Device, memory: vk::DeviceMemory, leave: Leave) -> Option<vk::Result> {
     let emulated = device.coherence.as_ref()?.memory(memory)?;
-    let unplaced = emulated.mirror().map_or(Ok(false), |mirror| mirror.unplace(leave));
-    Some(match unplaced {
+    Some(match emulated.unplace(leave) {
         Ok(was_placed) if was_placed || leave == Leave::Nothing => vk::Result::SUCCESS,
         Ok(_) => {
             log::error!(

@@ -2,6 +2,7 @@
 
 use ash::vk;
 use std::ops::{Deref, Range};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::Failure;
@@ -391,8 +392,53 @@ impl Buffer {
         choose: impl FnOnce(u32) -> Option<u32>,
     ) -> Result<Option<Self>, Failure> {
         let info = vk::BufferCreateInfo::default().size(size).usage(usage);
+        Self::extended(gpu, &info, choose, vk::MemoryAllocateInfo::default())
+    }
+
+    /// For copies, in coherent memory that others may share, and mapped: in new memory, or in that behind a handle.
+    pub(crate) fn shared(gpu: &Arc<Gpu>, size: u64, handle: Option<OwnedFd>) -> Result<Self, Failure> {
+        let kind = vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD;
+        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(kind);
+        let info = vk::BufferCreateInfo::default().size(size).usage(COPIES).push_next(&mut external);
+        let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(kind);
+        let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(kind);
+        let mut allocate = vk::MemoryAllocateInfo::default().push_next(&mut export);
+        if let Some(handle) = handle {
+            // The import takes it over.
+            import.fd = handle.into_raw_fd();
+            allocate = allocate.push_next(&mut import);
+        }
+        let buffer = Self::extended(gpu, &info, |bits| gpu.coherent_type(bits), allocate)?;
+        let buffer = buffer.ok_or_else(|| "no coherent memory can be shared".to_string())?;
+        buffer.map()?;
+        Ok(buffer)
+    }
+
+    /// A handle to the memory of a shared buffer.
+    pub(crate) fn handle(&self) -> Result<OwnedFd, Failure> {
+        let get = command!(self.gpu, vkGetMemoryFdKHR: PFN_vkGetMemoryFdKHR);
+        let get = get.ok_or_else(|| "no vkGetMemoryFdKHR".to_string())?;
+        let info = vk::MemoryGetFdInfoKHR::default()
+            .memory(self.memory)
+            .handle_type(vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD);
+        let mut handle = -1;
+        // SAFETY: memory that can be exported; the handle is nobody else's.
+        unsafe {
+            get(self.gpu.device.handle(), &raw const info, &raw mut handle).result()?;
+            Ok(OwnedFd::from_raw_fd(handle))
+        }
+    }
+
+    /// In memory of the type that `choose` finds, allocated as `allocate` has it but for size and type.
+    fn extended(
+        gpu: &Arc<Gpu>,
+        info: &vk::BufferCreateInfo<'_>,
+        choose: impl FnOnce(u32) -> Option<u32>,
+        allocate: vk::MemoryAllocateInfo<'_>,
+    ) -> Result<Option<Self>, Failure> {
+        let size = info.size;
         // SAFETY: a live device; the buffer is destroyed in `drop`.
-        let buffer = unsafe { gpu.device.create_buffer(&info, None) }?;
+        let buffer = unsafe { gpu.device.create_buffer(info, None) }?;
         // SAFETY: a live buffer.
         let requirements = unsafe { gpu.device.get_buffer_memory_requirements(buffer) };
         let Some(memory_type) = choose(requirements.memory_type_bits) else {
@@ -400,9 +446,7 @@ impl Buffer {
             unsafe { gpu.device.destroy_buffer(buffer, None) };
             return Ok(None);
         };
-        let info = vk::MemoryAllocateInfo::default()
-            .allocation_size(requirements.size)
-            .memory_type_index(memory_type);
+        let info = allocate.allocation_size(requirements.size).memory_type_index(memory_type);
         // SAFETY: a type this buffer may use; the memory is freed in `drop`.
         let memory = unsafe {
             let memory = gpu.device.allocate_memory(&info, None)?;

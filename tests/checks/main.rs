@@ -23,6 +23,7 @@ mod memory_types;
 mod objects;
 mod placed;
 mod references;
+mod shared;
 mod spirv;
 mod submits;
 mod swapchains;
@@ -82,6 +83,7 @@ fn checks() -> Vec<Check> {
         exports::CHECKS,
         bytes::CHECKS,
         references::CHECKS,
+        shared::CHECKS,
         copies::CHECKS,
         draws::CHECKS,
         images::CHECKS,

@@ -10,7 +10,10 @@ const CHECKS: &str = env!("CARGO_BIN_EXE_coherency-checks");
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// What nobody can pass when host writes do not reach the device.
-const NEED_FLUSH: [&str; 20] = [
+const NEED_FLUSH: [&str; 23] = [
+    "shared-memory",
+    "shared-memory-across-devices",
+    "shared-memory-outlives-its-exporter",
     "queue-submit",
     "queue-submit2",
     "rewrite-each-submit",
@@ -34,7 +37,10 @@ const NEED_FLUSH: [&str; 20] = [
 ];
 
 /// What nobody can pass when device writes do not reach the host.
-const NEED_READBACK: [&str; 18] = [
+const NEED_READBACK: [&str; 21] = [
+    "shared-memory",
+    "shared-memory-across-devices",
+    "shared-memory-outlives-its-exporter",
     "wait-for-fences",
     "get-fence-status",
     "wait-semaphores",

@@ -26,6 +26,9 @@ pub trait HostView: Send + Sync {
     /// this call.
     fn readback(&self, range: Range<usize>) -> Traffic;
 
+    /// Makes a change to what leads to the device memory, while nothing accesses that by way of the view.
+    fn paused(&self, change: &mut dyn FnMut());
+
     /// As [`Mirror::place`].
     ///
     /// # Errors
@@ -64,6 +67,10 @@ impl HostView for Mirror {
 
     fn readback(&self, range: Range<usize>) -> Traffic {
         self.readback(range)
+    }
+
+    fn paused(&self, change: &mut dyn FnMut()) {
+        self.paused(change);
     }
 
     unsafe fn place(&self, address: *mut u8, range: Range<usize>) -> io::Result<()> {

@@ -222,6 +222,11 @@ impl HostView for InPlace {
         Ok(false)
     }
 
+    fn paused(&self, change: &mut dyn FnMut()) {
+        let _state = self.state.hold();
+        change();
+    }
+
     fn retire(&self) -> Traffic {
         let mut state = self.state.hold();
         if std::mem::replace(&mut state.alive, false)

@@ -33,6 +33,7 @@ mod host_memory;
 mod host_view;
 mod in_place;
 pub mod kernel;
+mod memory_id;
 mod mirror;
 #[cfg(all(test, loom))]
 mod model;
@@ -53,6 +54,7 @@ pub use costs::Costs;
 pub use host_memory::{Arena, HostMemory};
 pub use host_view::HostView;
 pub use in_place::InPlace;
+pub use memory_id::MemoryId;
 pub use mirror::{Contents, CopiedMemory, Device, DeviceMemory, Mirror, Traffic};
 pub use pager::Pager;
 pub use policy::{Switch, Treatment};

@@ -295,6 +295,12 @@ impl Mirror {
         traffic
     }
 
+    /// Makes a change to what leads to the device memory, while nothing accesses that by way of the mirror.
+    pub fn paused(&self, change: &mut dyn FnMut()) {
+        let _state = self.state.hold();
+        change();
+    }
+
     /// Ends all access to device memory, and waits for what is in progress. The view stays. Returns what touched pages
     /// brought in that no readback told.
     pub fn retire(&self) -> Traffic {

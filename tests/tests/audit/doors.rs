@@ -163,10 +163,6 @@ pub const COMMANDS: &Table = &[
         ],
     ),
     (
-        Because("memory that can be exported counts as used by every batch from its allocation on"),
-        &["vkGetMemoryFdKHR"],
-    ),
-    (
         Because(
             "a new or reset object releases nobody and tells nothing; the host waits for it where that is intercepted",
         ),

@@ -262,6 +262,7 @@ pub const ROWS: &[Row] = &[
         "memory-type-bits",
         Fails("sources disagree"),
     ),
+    row(&["vkGetMemoryFdKHR"], "shared-memory", Fails("is 0x00, should be 0x01")),
     row(&["vkGetMemoryFdPropertiesKHR"], "memory-fd-properties", Fails("are not the types there are")),
     row(&["vkQueueSubmit"], "queue-submit", BYTE),
     row(&["vkQueueSubmit2", "vkQueueSubmit2KHR"], "queue-submit2", BYTE),

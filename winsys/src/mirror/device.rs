@@ -12,6 +12,7 @@ use std::ops::Range;
 /// # Safety
 /// `address` must be valid for reads and writes of `len` bytes as long as this value lives, or until the mirror that
 /// owns it is [retired](crate::Mirror::retire). The device, and whoever shares its memory, may access them at any time.
+/// It may become another of the same memory only while the mirror is [paused](crate::Mirror::paused).
 pub unsafe trait DeviceMemory: Send + Sync {
     /// The first byte.
     fn address(&self) -> *mut u8;
