@@ -176,25 +176,21 @@ fn placed_write_then_unmap() -> Verdict {
 
 /// The device writes while nothing is mapped.
 fn placed_map_after_wait() -> Verdict {
-    let gpu = Gpu::placing()?;
-    if !can_place(&gpu) {
-        return Ok(NO_PLACED);
-    }
-    let room = Room::new()?;
-    let (from, to) = (gpu.coherent(SIZE)?, unmapped(&gpu)?);
-    let copy = gpu.copy(&from, &to)?;
-    for round in 1..4 {
-        from.write_pattern(round);
+    read_where_placed(|gpu, copy, place| {
         gpu.run(copy)?;
-        to.place(room.start, 0..SIZE)?;
-        to.expect_pattern(round)?;
-        to.unplace(true)?;
-    }
-    Ok(Outcome::Passed)
+        place()
+    })
 }
 
 /// Mapped while a batch that is to write it waits for the host.
 fn placed_map_in_flight() -> Verdict {
+    read_where_placed(|gpu, copy, place| gpu.run_after(copy, place))
+}
+
+/// Reads what a copy wrote where `run` places it.
+fn read_where_placed(
+    run: impl Fn(&Gpu, vk::CommandBuffer, &dyn Fn() -> Result<(), Failure>) -> Result<(), Failure>,
+) -> Verdict {
     let gpu = Gpu::placing()?;
     if !can_place(&gpu) {
         return Ok(NO_PLACED);
@@ -204,7 +200,7 @@ fn placed_map_in_flight() -> Verdict {
     let copy = gpu.copy(&from, &to)?;
     for round in 1..4 {
         from.write_pattern(round);
-        gpu.run_after(copy, || to.place(room.start, 0..SIZE))?;
+        run(&gpu, copy, &|| to.place(room.start, 0..SIZE))?;
         to.expect_pattern(round)?;
         to.unplace(true)?;
     }

@@ -100,16 +100,7 @@ fn signal_after_submit() -> Verdict {
 fn set_event_after_submit() -> Verdict {
     let gpu = Gpu::new()?;
     let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
-    // SAFETY: a live device.
-    let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
-    let regions = [vk::BufferCopy::default().size(SIZE)];
-    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
-    // SAFETY: live objects; the host sets the event below.
-    let commands = gpu.record(|commands| unsafe {
-        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
-        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
-    })?;
-    gpu.submit(commands, vk::Fence::null())?;
+    let event = submit_behind_an_event(&gpu, &from, &to)?;
     from.write_pattern(4);
     // SAFETY: a live event.
     unsafe { gpu.device.set_event(event) }?;
@@ -118,6 +109,21 @@ fn set_event_after_submit() -> Verdict {
     // SAFETY: no longer in use.
     unsafe { gpu.device.destroy_event(event, None) };
     Ok(Outcome::Passed)
+}
+
+/// Submits a copy that waits for the event that this returns, which the host is to set.
+fn submit_behind_an_event(gpu: &Gpu, from: &Buffer, to: &Buffer) -> Result<vk::Event, Failure> {
+    // SAFETY: a live device.
+    let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
+    let regions = [vk::BufferCopy::default().size(SIZE)];
+    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
+    // SAFETY: live objects.
+    let commands = gpu.record(|commands| unsafe {
+        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
+        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
+    })?;
+    gpu.submit(commands, vk::Fence::null())?;
+    Ok(event)
 }
 
 /// Memory that is cached and not coherent, flushed and invalidated as the specification says.
@@ -155,16 +161,7 @@ fn cached_memory_flushed_late() -> Verdict {
     };
     from.map()?;
     let to = gpu.coherent(SIZE)?;
-    // SAFETY: a live device.
-    let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
-    let regions = [vk::BufferCopy::default().size(SIZE)];
-    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
-    // SAFETY: live objects; the host sets the event below.
-    let commands = gpu.record(|commands| unsafe {
-        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
-        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
-    })?;
-    gpu.submit(commands, vk::Fence::null())?;
+    let event = submit_behind_an_event(&gpu, &from, &to)?;
     from.write_pattern(6);
     // SAFETY: mapped memory, and a live event.
     unsafe {

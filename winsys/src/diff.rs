@@ -22,8 +22,29 @@ const BLOCK: usize = 4096;
 /// may be accessed by others meanwhile, even other processes and devices: they are touched through raw
 /// copies only.
 pub(crate) unsafe fn propagate(source: *const u8, twin: *mut u8, target: *mut u8, len: usize) -> usize {
-    let mut snapshot = [0u8; BLOCK];
     let mut changed = 0;
+    // SAFETY: the caller's promise; what is visited is within `len`.
+    unsafe {
+        update_blocks(source, twin, len, |at, now, before| {
+            changed += store_differences(now, before, target.add(at));
+        });
+    }
+    changed
+}
+
+/// Brings `twin` up to date with `source`, each byte of which is loaded once. Before that, calls `visit` with each block
+/// that differs: where it is, what it holds now, and what the twin still does.
+///
+/// # Safety
+/// As for [`propagate`].
+#[inline]
+unsafe fn update_blocks(
+    source: *const u8,
+    twin: *mut u8,
+    len: usize,
+    mut visit: impl FnMut(usize, &[u8], &[u8]),
+) {
+    let mut snapshot = [0u8; BLOCK];
     let mut at = 0;
     while at < len {
         let n = BLOCK.min(len - at);
@@ -34,13 +55,11 @@ pub(crate) unsafe fn propagate(source: *const u8, twin: *mut u8, target: *mut u8
         // SAFETY: `at + n <= len`, and the twin is ours alone.
         let twin = unsafe { slice::from_raw_parts_mut(twin.add(at), n) };
         if snapshot != twin {
-            // SAFETY: `at + n <= len`.
-            changed += unsafe { store_differences(snapshot, twin, target.add(at)) };
+            visit(at, snapshot, twin);
             twin.copy_from_slice(snapshot);
         }
         at += n;
     }
-    changed
 }
 
 /// The grain of [`propagate_by_grains`]: no device's cache lines are larger, and its boundaries are theirs.
@@ -60,40 +79,33 @@ pub(crate) unsafe fn propagate_by_grains(
     before: impl Fn(Range<usize>),
     after: impl Fn(Range<usize>),
 ) -> usize {
-    let mut snapshot = [0u8; BLOCK];
     let mut changed = 0;
-    for at in (0..len).step_by(BLOCK) {
-        let n = BLOCK.min(len - at);
-        let snapshot = &mut snapshot[..n];
-        // SAFETY: `at + n <= len`; `snapshot` is ours and as long.
-        unsafe { ptr::copy_nonoverlapping(source.add(at), snapshot.as_mut_ptr(), n) };
-        source_may_change();
-        // SAFETY: `at + n <= len`, and the twin is ours alone.
-        let twin = unsafe { slice::from_raw_parts_mut(twin.add(at), n) };
+    let visit = |at: usize, now: &[u8], was: &[u8]| {
+        let grains = now.len().div_ceil(GRAIN);
         let differs = |grain: usize| {
-            let bytes = grain * GRAIN..n.min((grain + 1) * GRAIN);
-            snapshot[bytes.clone()] != twin[bytes]
+            let bytes = grain * GRAIN..now.len().min((grain + 1) * GRAIN);
+            now[bytes.clone()] != was[bytes]
         };
         let mut grain = 0;
-        while grain < n.div_ceil(GRAIN) {
+        while grain < grains {
             let first = grain;
-            while grain < n.div_ceil(GRAIN) && differs(grain) {
+            while grain < grains && differs(grain) {
                 grain += 1;
             }
             if first < grain {
-                let bytes = first * GRAIN..n.min(grain * GRAIN);
+                let bytes = first * GRAIN..now.len().min(grain * GRAIN);
                 let whole = at + bytes.start..at + bytes.end;
                 before(whole.clone());
                 // SAFETY: within `len`.
-                changed += unsafe {
-                    store_differences(&snapshot[bytes.clone()], &twin[bytes], target.add(whole.start))
-                };
+                changed +=
+                    unsafe { store_differences(&now[bytes.clone()], &was[bytes], target.add(whole.start)) };
                 after(whole);
             }
             grain += 1;
         }
-        twin.copy_from_slice(snapshot);
-    }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { update_blocks(source, twin, len, visit) };
     changed
 }
 
@@ -109,26 +121,17 @@ pub(crate) unsafe fn update(
     len: usize,
     mut changed: impl FnMut(Range<usize>),
 ) -> usize {
-    let mut snapshot = [0u8; BLOCK];
     let mut total = 0;
-    for at in (0..len).step_by(BLOCK) {
-        let n = BLOCK.min(len - at);
-        let snapshot = &mut snapshot[..n];
-        // SAFETY: `at + n <= len`; `snapshot` is ours and as long.
-        unsafe { ptr::copy_nonoverlapping(source.add(at), snapshot.as_mut_ptr(), n) };
-        source_may_change();
-        // SAFETY: `at + n <= len`, and the twin is ours alone.
-        let twin = unsafe { slice::from_raw_parts_mut(twin.add(at), n) };
-        if snapshot != twin {
-            let mut from = 0;
-            while let Some(run) = next_difference(snapshot, twin, from) {
-                from = run.end;
-                total += run.len();
-                changed(at + run.start..at + run.end);
-            }
-            twin.copy_from_slice(snapshot);
+    let visit = |at: usize, now: &[u8], was: &[u8]| {
+        let mut from = 0;
+        while let Some(run) = next_difference(now, was, from) {
+            from = run.end;
+            total += run.len();
+            changed(at + run.start..at + run.end);
         }
-    }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { update_blocks(source, twin, len, visit) };
     total
 }
 
