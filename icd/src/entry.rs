@@ -140,12 +140,12 @@ commands! {
     coherence:
     vkAllocateMemory = PFN_vkAllocateMemory(device: vk::Device, info: *const vk::MemoryAllocateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, memory: *mut vk::DeviceMemory) -> vk::Result => crate::memory::allocate;
     vkFreeMemory = PFN_vkFreeMemory(device: vk::Device, memory: vk::DeviceMemory, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::memory::free;
-    vkMapMemory = PFN_vkMapMemory(device: vk::Device, memory: vk::DeviceMemory, offset: vk::DeviceSize, size: vk::DeviceSize, flags: vk::MemoryMapFlags, data: *mut *mut std::ffi::c_void) -> vk::Result => crate::memory::map;
-    vkMapMemory2 | vkMapMemory2KHR = PFN_vkMapMemory2KHR(device: vk::Device, info: *const vk::MemoryMapInfoKHR<'_>, data: *mut *mut std::ffi::c_void) -> vk::Result => crate::memory::map2;
-    vkUnmapMemory = PFN_vkUnmapMemory(device: vk::Device, memory: vk::DeviceMemory) -> () => crate::memory::unmap;
-    vkUnmapMemory2 | vkUnmapMemory2KHR = PFN_vkUnmapMemory2KHR(device: vk::Device, info: *const vk::MemoryUnmapInfoKHR<'_>) -> vk::Result => crate::memory::unmap2;
-    vkFlushMappedMemoryRanges = PFN_vkFlushMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::flush_ranges;
-    vkInvalidateMappedMemoryRanges = PFN_vkInvalidateMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::invalidate_ranges;
+    vkMapMemory = PFN_vkMapMemory(device: vk::Device, memory: vk::DeviceMemory, offset: vk::DeviceSize, size: vk::DeviceSize, flags: vk::MemoryMapFlags, data: *mut *mut std::ffi::c_void) -> vk::Result => crate::memory::mapping::map;
+    vkMapMemory2 | vkMapMemory2KHR = PFN_vkMapMemory2KHR(device: vk::Device, info: *const vk::MemoryMapInfoKHR<'_>, data: *mut *mut std::ffi::c_void) -> vk::Result => crate::memory::mapping::map2;
+    vkUnmapMemory = PFN_vkUnmapMemory(device: vk::Device, memory: vk::DeviceMemory) -> () => crate::memory::mapping::unmap;
+    vkUnmapMemory2 | vkUnmapMemory2KHR = PFN_vkUnmapMemory2KHR(device: vk::Device, info: *const vk::MemoryUnmapInfoKHR<'_>) -> vk::Result => crate::memory::mapping::unmap2;
+    vkFlushMappedMemoryRanges = PFN_vkFlushMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::mapping::flush_ranges;
+    vkInvalidateMappedMemoryRanges = PFN_vkInvalidateMappedMemoryRanges(device: vk::Device, count: u32, ranges: *const vk::MappedMemoryRange<'_>) -> vk::Result => crate::memory::mapping::invalidate_ranges;
     vkGetMemoryHostPointerPropertiesEXT = PFN_vkGetMemoryHostPointerPropertiesEXT(device: vk::Device, kind: vk::ExternalMemoryHandleTypeFlags, pointer: *const std::ffi::c_void, properties: *mut vk::MemoryHostPointerPropertiesEXT<'_>) -> vk::Result => crate::host_pointer::properties;
 
     vkCreateBuffer = PFN_vkCreateBuffer(device: vk::Device, info: *const vk::BufferCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, buffer: *mut vk::Buffer) -> vk::Result => crate::buffer::create;
