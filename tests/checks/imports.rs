@@ -163,18 +163,6 @@ fn buffer(gpu: &Gpu, size: usize) -> Result<vk::Buffer, Failure> {
     Ok(unsafe { gpu.device.create_buffer(&info, None) }?)
 }
 
-/// The types that some pages can be imported as.
-fn types(gpu: &Gpu, pages: &Pages) -> Result<u32, Failure> {
-    let host = ash::ext::external_memory_host::Device::new(&gpu.instance, &gpu.device);
-    let mut properties = vk::MemoryHostPointerPropertiesEXT::default();
-    // SAFETY: live pages.
-    unsafe {
-        let get = host.fp().get_memory_host_pointer_properties_ext;
-        get(gpu.device.handle(), ALLOCATION, pages.start.cast(), &raw mut properties).result()?;
-    }
-    Ok(properties.memory_type_bits)
-}
-
 /// Imports all of the pages.
 fn allocate(
     gpu: &Gpu,
@@ -185,7 +173,7 @@ fn allocate(
     // SAFETY: a live buffer.
     let requirements = unsafe { gpu.device.get_buffer_memory_requirements(buffer) };
     let memory_type = gpu
-        .coherent_type(requirements.memory_type_bits & types(gpu, pages)?)
+        .coherent_type(requirements.memory_type_bits & gpu.import_types(pages.start)?)
         .ok_or_else(|| "no coherent type for imported memory".to_string())?;
     let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
         .handle_type(ALLOCATION)
@@ -556,7 +544,8 @@ fn image(gpu: &Arc<Gpu>) -> Verdict {
     let requirements = unsafe { gpu.device.get_image_memory_requirements(image) };
     let size = usize::try_from(requirements.size).unwrap_or(usize::MAX).next_multiple_of(PAGE);
     let pages = Pages::new(size, MapFlags::PRIVATE)?;
-    let Some(memory_type) = gpu.coherent_type(requirements.memory_type_bits & types(gpu, &pages)?) else {
+    let Some(memory_type) = gpu.coherent_type(requirements.memory_type_bits & gpu.import_types(pages.start)?)
+    else {
         return Ok(Outcome::Skipped("no type for an image in host memory"));
     };
     let mut import = vk::ImportMemoryHostPointerInfoEXT::default()

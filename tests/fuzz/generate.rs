@@ -3,6 +3,7 @@
 use crate::model::Model;
 use crate::program::{Abilities, BufferPlan, ListPlan, MemoryPlan, Op, Program, World};
 use crate::random::Random;
+use tidemark_tests::PageKind;
 
 mod batches;
 mod host;
@@ -45,13 +46,15 @@ fn world(random: &mut Random, abilities: Abilities) -> World {
             world.buffers.push(BufferPlan { memory, offset, size });
         }
         let has_addresses = random.chance(12);
-        world.memories.push(MemoryPlan { base, size: end, is_coherent: true, has_addresses });
+        let pages = random.chance(abilities.imports).then(|| random.pick(&PageKind::ALL));
+        world.memories.push(MemoryPlan { base, size: end, is_coherent: true, has_addresses, pages });
         base = (base + end).next_multiple_of(4096) + 4096;
     }
     for _ in 0..random.between(1, 2) {
         let size = random.between(8_000, 64_000);
         world.buffers.push(BufferPlan { memory: world.memories.len(), offset: 0, size });
-        world.memories.push(MemoryPlan { base, size, is_coherent: false, has_addresses: false });
+        let plan = MemoryPlan { base, size, is_coherent: false, has_addresses: false, pages: None };
+        world.memories.push(plan);
         base = (base + size).next_multiple_of(4096) + 4096;
     }
     world
@@ -220,7 +223,7 @@ impl<'world> Generator<'world> {
                 Kind::Map => self.map(),
                 Kind::Unmap => Some(Op::Unmap { memory: self.some_memory() }),
                 Kind::Maintain => Some(self.maintain()),
-                Kind::Replace => Some(Op::Replace { memory: self.some_memory() }),
+                Kind::Replace => Some(self.replace()),
                 Kind::Bind => Some(self.bind()),
                 Kind::Record => self.record(),
                 Kind::Seal => Some(Op::Seal { list: self.some_list() }),

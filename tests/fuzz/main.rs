@@ -4,9 +4,10 @@
 //! It knows nothing of Tidemark. Programs are valid by Vulkan's rules, but that some leave out the barrier to the host,
 //! as many applications do. A seed stands for a program: `--seed N --programs 1` plays it again.
 //!
-//! `coherency-fuzz [--seed N] [--seconds S] [--programs N] [--ops N] [--only NUMBERS] [--verbose]` begins with seed N (1)
-//! and goes on with the next until S seconds (10) have passed or N programs were played. The first that fails is shrunk
-//! and printed, and the exit status is 1. `--only 3,7-9` leaves only these operations of the programs.
+//! `coherency-fuzz [--seed N] [--seconds S] [--programs N] [--ops N] [--imports P] [--only NUMBERS] [--verbose]` begins with
+//! seed N (1) and goes on with the next until S seconds (10) have passed or N programs were played. The first that fails is
+//! shrunk and printed, and the exit status is 1. Of the memories that the host may map P in a hundred (25) are pages of the
+//! program's own, where the device can import them. `--only 3,7-9` leaves only these operations of the programs.
 
 mod effects;
 mod generate;

@@ -16,7 +16,7 @@ pub(crate) use batches::Batch;
 pub(crate) struct Model<'world> {
     pub(crate) world: &'world World,
     pub(crate) bytes: Vec<u16>,
-    /// What is mapped of each memory, among the bytes of all.
+    /// What of each memory the host has, among the bytes of all: what is mapped, and all that was imported.
     pub(crate) mapped: Vec<Option<Range<u32>>>,
     pub(crate) lists: Vec<List>,
     pub(crate) sets: Vec<Set>,
@@ -57,10 +57,14 @@ pub(crate) struct Team {
 impl<'world> Model<'world> {
     pub(crate) fn new(world: &'world World) -> Self {
         let end = world.memories.iter().map(|memory| memory.range().end).max().unwrap_or(0);
+        let mut bytes = vec![UNDEFINED; end as usize];
+        let imported = || world.memories.iter().filter(|memory| memory.pages.is_some());
+        imported()
+            .for_each(|memory| bytes[memory.range().start as usize..memory.range().end as usize].fill(0));
         Self {
             world,
-            bytes: vec![UNDEFINED; end as usize],
-            mapped: vec![None; world.memories.len()],
+            bytes,
+            mapped: world.memories.iter().map(|memory| memory.pages.map(|_| memory.range())).collect(),
             lists: world.lists.iter().map(|_| List::default()).collect(),
             sets: world.sets.iter().map(|&is_late| Set { bound: None, is_late }).collect(),
             batches: Vec::new(),
@@ -105,17 +109,18 @@ impl<'world> Model<'world> {
             }
             Op::Map { memory, offset, size } => self.map(memory, offset, size),
             Op::Unmap { memory } => {
-                self.mapped[memory].is_some() && !self.has_team(memory) && {
+                let is_mapped = self.mapped[memory].is_some() && self.world.memories[memory].pages.is_none();
+                is_mapped && !self.has_team(memory) && {
                     self.mapped[memory] = None;
                     true
                 }
             }
             Op::Flush { memory, offset } | Op::Invalidate { memory, offset } => {
                 let plan = &self.world.memories[memory];
-                let is_whole = self.mapped[memory].as_ref() == Some(&plan.range());
+                let is_whole = self.mapped[memory].as_ref() == Some(&plan.range()) && plan.pages.is_none();
                 is_whole && offset < plan.size && offset.is_multiple_of(OFFSET_ALIGNMENT)
             }
-            Op::Replace { memory } => self.replace(memory),
+            Op::Replace { memory, meanwhile } => self.replace(memory, meanwhile),
             Op::Bind { set, input, output, .. } => self.bind(set, [input, output]),
             Op::Record { list, ref command } => self.record(list, command),
             Op::Seal { list } => {
@@ -195,12 +200,17 @@ impl<'world> Model<'world> {
         is_fine
     }
 
-    fn replace(&mut self, memory: usize) -> bool {
+    fn replace(&mut self, memory: usize, meanwhile: Option<(Pieces, Value)>) -> bool {
+        let world = self.world;
+        let plan = &world.memories[memory];
         let is_used = |batch: &Batch| !batch.is_retired && batch.memories.contains(&memory);
-        if self.has_team(memory) || self.batches.iter().any(is_used) {
+        let is_free = !self.has_team(memory) && !self.batches.iter().any(is_used);
+        let is_fine = meanwhile.is_none_or(|(pieces, _)| {
+            plan.pages.is_some() && Self::suits(pieces, Means::Bulk) && pieces.end() <= plan.size
+        });
+        if !is_free || !is_fine {
             return false;
         }
-        let world = self.world;
         let is_in = |buffer: usize| world.buffers[buffer].memory == memory;
         let leads_in =
             |set: &Set| set.bound.is_some_and(|bound| bound.iter().any(|binding| is_in(binding.buffer)));
@@ -213,9 +223,14 @@ impl<'world> Model<'world> {
         });
         let lost = self.sets.iter_mut().zip(sets).filter(|(_, is_lost)| *is_lost);
         lost.for_each(|(set, _)| set.bound = None);
-        self.mapped[memory] = None;
-        let range = world.memories[memory].range();
-        self.bytes[range.start as usize..range.end as usize].fill(UNDEFINED);
+        if plan.pages.is_none() {
+            self.mapped[memory] = None;
+            let range = plan.range();
+            self.bytes[range.start as usize..range.end as usize].fill(UNDEFINED);
+        }
+        if let Some((pieces, value)) = meanwhile {
+            self.store(memory, pieces, value);
+        }
         true
     }
 

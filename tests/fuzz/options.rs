@@ -9,6 +9,8 @@ pub(crate) struct Options {
     pub(crate) programs: u64,
     /// Operations of a program, at most.
     pub(crate) ops: u32,
+    /// How many in a hundred memories are imported, where that is possible.
+    pub(crate) imports: u32,
     /// The numbers of those to leave, if not all.
     pub(crate) only: Option<Vec<usize>>,
     pub(crate) is_verbose: bool,
@@ -23,6 +25,7 @@ impl Options {
             time: Duration::MAX,
             programs: u64::MAX,
             ops: 120,
+            imports: 25,
             only: None,
             is_verbose: false,
             is_worker: false,
@@ -48,6 +51,7 @@ impl Options {
                             is_limited = true;
                         }
                         "--ops" => options.ops = value.parse().map_err(|_| bad())?,
+                        "--imports" => options.imports = value.parse().map_err(|_| bad())?,
                         "--only" => options.only = Some(numbers(&value).ok_or_else(bad)?),
                         _ => return Err(format!("there is no option {name}")),
                     }

@@ -3,7 +3,7 @@
 use crate::program::{Abilities, OFFSET_ALIGNMENT, Program, Work};
 use ash::vk;
 use session::Session;
-use tidemark_tests::{Gpu, compile_shader};
+use tidemark_tests::{Gpu, PageKind, Pages, compile_shader};
 
 mod access;
 mod audit;
@@ -67,13 +67,28 @@ fn buffer_alignment(gpu: &Gpu) -> Result<u32, String> {
     usable.ok_or_else(|| format!("buffers of this device are aligned to {alignment}"))
 }
 
+/// Whether pages of the host's can be imported for it to write and read.
+fn can_import(gpu: &Gpu) -> Result<bool, String> {
+    if !gpu.has(ash::ext::external_memory_host::NAME) {
+        return Ok(false);
+    }
+    let pages = Pages::new(PageKind::Anonymous, PAGE).map_err(|error| error.to_string())?;
+    // Where pages of the device's are larger than the host's, this is refused.
+    Ok(gpu.import_types(pages.start()).is_ok_and(|types| gpu.coherent_type(types).is_some()))
+}
+
+/// Bytes that imports are a multiple of.
+const PAGE: usize = 4096;
+
 impl Player {
-    pub(crate) fn new() -> Result<Self, String> {
+    /// For programs in which `imports` memories in a hundred are imported, if that is possible.
+    pub(crate) fn new(imports: u32) -> Result<Self, String> {
         let gpu = Gpu::new()?;
         let update_after_bind = gpu.has_update_after_bind;
         let kinds = [SetKind::new(&gpu.device, false)?, SetKind::new(&gpu.device, update_after_bind)?];
         let buffer_alignment = buffer_alignment(&gpu)?.max(Abilities::default().buffer_alignment);
-        let abilities = Abilities { update_after_bind, buffer_alignment };
+        let imports = if can_import(&gpu)? { imports } else { 0 };
+        let abilities = Abilities { update_after_bind, buffer_alignment, imports };
         Ok(Self { gpu, kinds, scratch: access::Scratch::new()?, abilities })
     }
 

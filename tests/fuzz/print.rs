@@ -26,7 +26,11 @@ impl Display for Program {
         let used: Vec<usize> = ops().flat_map(|op| memories_of(op, &self.world)).collect();
         for (index, plan) in self.world.memories.iter().enumerate().filter(|(index, _)| used.contains(index))
         {
-            let kind = if plan.is_coherent { "coherent" } else { "device-local" };
+            let kind = match plan.pages {
+                Some(kind) => format!("imported ({kind:?})"),
+                None if plan.is_coherent => "coherent".to_string(),
+                None => "device-local".to_string(),
+            };
             let addresses = if plan.has_addresses { ", with device addresses" } else { "" };
             writeln!(f, "memory {index}: {} bytes, {kind}{addresses}", plan.size)?;
             for (buffer, plan) in self.world.buffers_of(index) {
@@ -47,7 +51,7 @@ fn memories_of(op: &Op, world: &World) -> Vec<usize> {
     let of = |buffer: usize| world.buffers[buffer].memory;
     match *op {
         Op::Write { memory, .. } | Op::Read { memory, .. } | Op::Spawn { memory, .. } => vec![memory],
-        Op::Map { memory, .. } | Op::Unmap { memory } | Op::Replace { memory } => vec![memory],
+        Op::Map { memory, .. } | Op::Unmap { memory } | Op::Replace { memory, .. } => vec![memory],
         Op::Flush { memory, .. } | Op::Invalidate { memory, .. } => vec![memory],
         Op::Bind { input, output, .. } => vec![of(input.buffer), of(output.buffer)],
         Op::Record { ref command, .. } => match *command {
@@ -154,7 +158,12 @@ impl Display for Op {
             Self::Unmap { memory } => write!(f, "unmap memory {memory}"),
             Self::Flush { memory, offset } => write!(f, "flush memory {memory} {offset}.."),
             Self::Invalidate { memory, offset } => write!(f, "invalidate memory {memory} {offset}.."),
-            Self::Replace { memory } => write!(f, "free memory {memory}, and allocate it anew"),
+            Self::Replace { memory, meanwhile: None } => {
+                write!(f, "free memory {memory}, and allocate it anew")
+            }
+            Self::Replace { memory, meanwhile: Some((pieces, value)) } => {
+                write!(f, "free memory {memory}, write {pieces}: {value}, and import it anew")
+            }
             Self::Bind { set, input, output, by_template } => {
                 let how = if *by_template { ", by a template" } else { "" };
                 write!(f, "bind set {set}: input {input}, output {output}{how}")

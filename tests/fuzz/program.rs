@@ -4,6 +4,7 @@
 //! left when some are taken away still mean the same, or nothing (then the [model](crate::model) refuses them).
 
 use std::ops::Range;
+use tidemark_tests::PageKind;
 
 /// Alignment of buffers in their memory: what suffices for most devices.
 const BUFFER_ALIGNMENT: u32 = 64;
@@ -31,11 +32,13 @@ pub(crate) struct Abilities {
     pub(crate) update_after_bind: bool,
     /// How buffers are aligned in their memory: a divisor of [`OFFSET_ALIGNMENT`].
     pub(crate) buffer_alignment: u32,
+    /// How many in a hundred of the memories that the host may map are pages of its own, which are imported.
+    pub(crate) imports: u32,
 }
 
 impl Default for Abilities {
     fn default() -> Self {
-        Self { update_after_bind: false, buffer_alignment: BUFFER_ALIGNMENT }
+        Self { update_after_bind: false, buffer_alignment: BUFFER_ALIGNMENT, imports: 0 }
     }
 }
 
@@ -59,6 +62,8 @@ pub(crate) struct MemoryPlan {
     pub(crate) is_coherent: bool,
     /// Whether its buffers have device addresses, so that any batch might use them.
     pub(crate) has_addresses: bool,
+    /// What it is imported from, if it is. The host need not map it.
+    pub(crate) pages: Option<PageKind>,
 }
 
 impl MemoryPlan {
@@ -257,9 +262,11 @@ pub(crate) enum Op {
         memory: usize,
         offset: u32,
     },
-    /// Frees the memory with its buffers, and makes them anew.
+    /// Frees the memory with its buffers, and makes them anew; imported memory of the same pages, which the host may write
+    /// in between.
     Replace {
         memory: usize,
+        meanwhile: Option<(Pieces, Value)>,
     },
     Bind {
         set: usize,

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 const BEGIN: &str = "begin ";
 const FAILED: &str = "failed ";
 const DONE: &str = "done ";
-/// What the first of these goes on with, behind the seed: how buffers are aligned, and if so that sets may be updated after
-/// they were bound.
+/// What the first of these goes on with, behind the seed: how many memories are imported, how buffers are aligned, and if so
+/// that sets may be updated after they were bound.
+const IMPORTS: &str = " imports ";
 const ALIGNED: &str = " aligned ";
 const LATE: &str = " late";
 
@@ -43,7 +44,7 @@ pub(crate) fn program(options: &Options, seed: u64, abilities: Abilities) -> Pro
 
 /// Plays, and reports line by line.
 pub(crate) fn work(options: &Options) -> ExitCode {
-    let player = match Player::new() {
+    let player = match Player::new(options.imports) {
         Ok(player) => player,
         Err(what) => {
             println!("{FAILED}{what}");
@@ -56,7 +57,8 @@ pub(crate) fn work(options: &Options) -> ExitCode {
     let mut played = 0;
     while played < options.programs && start.elapsed() < options.time {
         let seed = options.seed + played;
-        println!("{BEGIN}{seed}{ALIGNED}{}{late}", abilities.buffer_alignment);
+        let Abilities { imports, buffer_alignment, .. } = abilities;
+        println!("{BEGIN}{seed}{IMPORTS}{imports}{ALIGNED}{buffer_alignment}{late}");
         if let Err(Failure { number, what }) = player.play(&program(options, seed, abilities)) {
             println!("{FAILED}{number} {what}");
             let _ = std::io::stdout().flush();
@@ -72,6 +74,7 @@ pub(crate) fn work(options: &Options) -> ExitCode {
 fn start(options: &Options) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--worker", "--seed", &options.seed.to_string(), "--ops", &options.ops.to_string()]);
+    command.args(["--imports", &options.imports.to_string()]);
     if options.programs != u64::MAX {
         command.args(["--programs", &options.programs.to_string()]);
     }
@@ -123,9 +126,12 @@ fn watch(options: &Options, lines: &Receiver<String>) -> Result<(), Found> {
         if let Some(begun) = line.strip_prefix(BEGIN) {
             abilities.update_after_bind = begun.ends_with(LATE);
             let parsed = begun.trim_end_matches(LATE).split_once(ALIGNED);
-            seed = parsed.and_then(|(seed, _)| seed.parse().ok());
             let alignment = parsed.and_then(|(_, alignment)| alignment.parse().ok());
             abilities.buffer_alignment = alignment.unwrap_or(abilities.buffer_alignment);
+            let parsed = parsed.and_then(|(begun, _)| begun.split_once(IMPORTS));
+            seed = parsed.and_then(|(seed, _)| seed.parse().ok());
+            let imports = parsed.and_then(|(_, imports)| imports.parse().ok());
+            abilities.imports = imports.unwrap_or(abilities.imports);
             if options.is_verbose {
                 println!("program {begun}");
                 seed.iter().for_each(|&seed| print!("{}", program(options, seed, abilities)));

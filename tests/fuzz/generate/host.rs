@@ -155,6 +155,14 @@ impl Generator<'_> {
         Some(Op::Map { memory, offset, size })
     }
 
+    pub(super) fn replace(&mut self) -> Op {
+        let memory = self.some_memory();
+        let plan = &self.model.world.memories[memory];
+        let (is_written, range) = (plan.pages.is_some() && self.random.chance(60), plan.range());
+        let meanwhile = is_written.then(|| (self.pieces(&range), self.value()));
+        Op::Replace { memory, meanwhile }
+    }
+
     pub(super) fn maintain(&mut self) -> Op {
         let memory = self.some_memory();
         let blocks = self.model.world.memories[memory].size.div_ceil(OFFSET_ALIGNMENT);

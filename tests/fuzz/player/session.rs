@@ -11,6 +11,7 @@ use crate::spans::Spans;
 use ash::vk;
 use std::collections::HashMap;
 use std::thread::JoinHandle;
+use tidemark_tests::{HOST_ALLOCATION, Pages};
 
 pub(super) struct Session<'a> {
     pub(super) player: &'a Player,
@@ -35,6 +36,8 @@ struct Memory {
     handle: vk::DeviceMemory,
     /// Where its first byte is or would be mapped; null while it is not.
     base: *mut u8,
+    /// What it was imported from.
+    pages: Option<Pages>,
 }
 
 impl<'a> Session<'a> {
@@ -92,14 +95,14 @@ impl<'a> Session<'a> {
             teams: Vec::new(),
         };
         for memory in 0..world.memories.len() {
-            let handle = session.allocate(memory)?;
-            session.memories.push(Memory { handle, base: std::ptr::null_mut() });
+            let memory = session.allocate(memory, None)?;
+            session.memories.push(memory);
         }
         Ok(session)
     }
 
-    /// Makes a memory with its buffers.
-    fn allocate(&mut self, memory: usize) -> Result<vk::DeviceMemory, String> {
+    /// Makes a memory with its buffers. If it is imported, from these pages or new ones.
+    fn allocate(&mut self, memory: usize, pages: Option<Pages>) -> Result<Memory, String> {
         let (gpu, world) = (&self.player.gpu, self.model.world);
         let plan = &world.memories[memory];
         let has_addresses = plan.has_addresses && gpu.has_buffer_device_address;
@@ -108,8 +111,12 @@ impl<'a> Session<'a> {
             usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
         }
         let (mut size, mut bits) = (u64::from(plan.size), u32::MAX);
-        for (index, plan) in world.buffers_of(memory) {
-            let info = vk::BufferCreateInfo::default().size(plan.size.into()).usage(usage);
+        for (index, buffer) in world.buffers_of(memory) {
+            let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(HOST_ALLOCATION);
+            let mut info = vk::BufferCreateInfo::default().size(buffer.size.into()).usage(usage);
+            if plan.pages.is_some() {
+                info = info.push_next(&mut external);
+            }
             // SAFETY: a valid create info; `free` destroys the buffer.
             self.buffers[index] =
                 unsafe { gpu.device.create_buffer(&info, None) }.map_err(said("vkCreateBuffer"))?;
@@ -118,23 +125,41 @@ impl<'a> Session<'a> {
             if u64::from(self.player.abilities.buffer_alignment) % needs.alignment != 0 {
                 return Err(format!("buffers of this device are aligned to {}", needs.alignment));
             }
-            size = size.max(u64::from(plan.offset) + needs.size);
+            size = size.max(u64::from(buffer.offset) + needs.size);
             bits &= needs.memory_type_bits;
         }
-        let memory_type = self.player.memory_type(bits, plan.is_coherent)?;
-        let mut flags = vk::MemoryAllocateFlagsInfo::default().flags(vk::MemoryAllocateFlags::DEVICE_ADDRESS);
-        let mut info = vk::MemoryAllocateInfo::default().allocation_size(size).memory_type_index(memory_type);
-        if has_addresses {
-            info = info.push_next(&mut flags);
-        }
-        // SAFETY: a type that these buffers may use; `free` frees it.
-        let handle = unsafe { gpu.device.allocate_memory(&info, None) }.map_err(said("vkAllocateMemory"))?;
+        let flags = if has_addresses { vk::MemoryAllocateFlags::DEVICE_ADDRESS } else { Default::default() };
+        let pages = match (pages, plan.pages) {
+            (None, Some(kind)) => {
+                let len = usize::try_from(size).unwrap_or(usize::MAX).next_multiple_of(super::PAGE);
+                Some(Pages::new(kind, len).map_err(|error| error.to_string())?)
+            }
+            (pages, _) => pages,
+        };
+        let handle = if let Some(pages) = &pages {
+            let types =
+                gpu.import_types(pages.start()).map_err(said("vkGetMemoryHostPointerPropertiesEXT"))?;
+            let memory_type = self.player.memory_type(bits & types, true)?;
+            // SAFETY: pages that are dropped after the memory was freed.
+            unsafe { gpu.import(pages.start(), pages.len(), memory_type, flags) }
+        } else {
+            let memory_type = self.player.memory_type(bits, plan.is_coherent)?;
+            let mut flags = vk::MemoryAllocateFlagsInfo::default().flags(flags);
+            let info = vk::MemoryAllocateInfo::default()
+                .allocation_size(size)
+                .memory_type_index(memory_type)
+                .push_next(&mut flags);
+            // SAFETY: a type that these buffers may use; `free` frees it.
+            unsafe { gpu.device.allocate_memory(&info, None) }
+        };
+        let handle = handle.map_err(said("vkAllocateMemory"))?;
         for (index, plan) in world.buffers_of(memory) {
             // SAFETY: a fresh buffer, and a place for it that is aligned.
             unsafe { gpu.device.bind_buffer_memory(self.buffers[index], handle, plan.offset.into()) }
                 .map_err(said("vkBindBufferMemory"))?;
         }
-        Ok(handle)
+        let base = pages.as_ref().map_or(std::ptr::null_mut(), Pages::start);
+        Ok(Memory { handle, base, pages })
     }
 
     fn free(&mut self, memory: usize) {
@@ -195,10 +220,15 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-            Op::Replace { memory } => {
+            Op::Replace { memory, meanwhile } => {
                 self.free(memory);
-                let handle = self.allocate(memory)?;
-                self.memories[memory] = Memory { handle, base: std::ptr::null_mut() };
+                if let Some((pieces, value)) = meanwhile {
+                    let base = self.memories[memory].base;
+                    // SAFETY: inside the pages, which nobody else has now.
+                    unsafe { self.player.scratch.write(base, pieces, Means::Bulk, value) }?;
+                }
+                let pages = self.memories[memory].pages.take();
+                self.memories[memory] = self.allocate(memory, pages)?;
                 Ok(())
             }
             Op::Bind { set, input, output, by_template } => {
