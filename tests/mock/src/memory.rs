@@ -10,6 +10,9 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The variable that tells how many allocations there can be at a time.
+const ROOM: &str = "TIDEMARK_MOCK_ROOM";
+
 /// An allocation.
 pub(crate) struct Memory {
     size: u64,
@@ -51,6 +54,10 @@ pub(crate) unsafe fn allocate(
     let Some(flags) = device.shape.flags(info.memory_type_index) else {
         misuse(format_args!("there is no memory type {}", info.memory_type_index))
     };
+    let room = std::env::var(ROOM).ok().and_then(|room| room.parse().ok());
+    if room.is_some_and(|room: usize| device.memories.len() >= room) {
+        return vk::Result::ERROR_TOO_MANY_OBJECTS;
+    }
     // Lavapipe has no other.
     info.memory_type_index = 0;
     // SAFETY: the arguments are passed on, but for the type's index. The command stores a handle if it succeeds.
