@@ -33,7 +33,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, RwLock};
 use tidemark_winsys::telemetry::Counter;
-use tidemark_winsys::tracker::{self, Choice};
+use tidemark_winsys::tracker::Choice;
 use tidemark_winsys::{Arena, Costs, HostView, LockExt, RwLockExt, Traffic};
 
 /// The emulated memory of a device, and what leads to it.
@@ -70,10 +70,9 @@ impl Coherence {
     /// For a device called `name` in the profile, with staged copies by `transfers`.
     pub(crate) fn new(name: &str, transfers: Option<Arc<TransferQueue>>) -> Self {
         let choice = Config::get().tracker;
-        let tracker = tracker::select(choice);
-        log::info!("{name}: tracking writes by {}", tracker.name());
-        profile::start(name, tracker.name());
-        let arena = Arena::new(tracker);
+        let arena = Arena::select(choice);
+        log::info!("{name}: tracking writes by {}", arena.tracking());
+        profile::start(name, arena.tracking());
         Self {
             costs: costs(&arena, choice),
             imports: Imports::new(arena.tracker()),

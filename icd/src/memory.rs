@@ -465,9 +465,7 @@ pub(crate) unsafe fn free(
             (state.mirror.take(), state.kept.take())
         };
         if let Some(mirror) = &mirror {
-            if let Some(treatment) = mirror.treatment() {
-                log::debug!("{memory:?}: freed; it was treated as {treatment:?}");
-            }
+            tell_what_it_was(memory, &**mirror);
             coherence.progress.remove_mirror();
             if let Some((key, mirror)) = kept.filter(|_| allocator.is_null()) {
                 coherence.imports.keep(&state, Idle { key, memory, mirror });
@@ -489,4 +487,22 @@ pub(crate) unsafe fn free(
         // SAFETY: the arguments are passed on as they came.
         unsafe { free(device, memory, allocator) }
     }
+}
+
+/// Logs how a memory that is freed was tracked, and what that cost.
+fn tell_what_it_was(memory: vk::DeviceMemory, mirror: &dyn HostView) {
+    if !log::log_enabled!(log::Level::Debug) {
+        return;
+    }
+    let tracker = mirror.tracker().map_or("nothing", |tracker| tracker.name());
+    let treatment =
+        mirror.treatment().map(|treatment| format!(", treated as {treatment:?}")).unwrap_or_default();
+    let counters = mirror.tracker().and_then(|tracker| tracker.counters());
+    let costs = counters.map(|counted| {
+        format!(
+            "; it took {} write faults and {} pages looked at to find {} pages written",
+            counted.write_faults, counted.scanned_pages, counted.collected_pages
+        )
+    });
+    log::debug!("{memory:?}: freed; it was tracked by {tracker}{treatment}{}", costs.unwrap_or_default());
 }

@@ -142,7 +142,7 @@ fn tidemark_does_not_drive_itself() {
 #[test]
 fn an_unknown_value_is_one_warning_and_the_default() {
     for (variable, known) in [
-        ("TIDEMARK_TRACKER", "auto, write-protect, compare, copy-all"),
+        ("TIDEMARK_TRACKER", "auto, mkwrite, dirty-bits, write-protect, compare, copy-all"),
         ("TIDEMARK_READBACK", "auto, eager, lazy"),
         ("TIDEMARK_LOG", "error, warn, info, debug, trace"),
         ("TIDEMARK_DEBUG", "noflush, noreadback"),

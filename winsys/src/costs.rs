@@ -2,13 +2,13 @@
 
 use crate::host_memory::Arena;
 use crate::page_size;
-use crate::tracker::Tracker;
+use crate::tracker::{Method, Tracker};
 use std::io;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-/// Prices, in nanoseconds. The first four are measured at start-up, the last one at flushes, too: it depends on how
-/// large an allocation is, and on what its pages are.
+/// Prices, in nanoseconds. They are measured at start-up, and that of a copy at flushes, too: it depends on how large an
+/// allocation is, and on what its pages are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Costs {
     /// To ask the tracker, however little about.
@@ -19,6 +19,8 @@ pub struct Costs {
     pub first: f32,
     /// .. and for each page written: its fault, and to protect it again.
     pub fault: f32,
+    /// By dirty bits: for each page that was ever written, to look whether it was again. `None` if there is no choice.
+    pub dirty_bit: Option<f32>,
     /// To copy a page to the device.
     pub copy: f32,
 }
@@ -40,7 +42,7 @@ impl Costs {
     pub fn measure(arena: &Arena) -> io::Result<Self> {
         let memory = arena.allocate(PAGES * page_size())?;
         let weather = arena.allocate(PAGES * page_size())?;
-        let bench = Bench { tracker: &**arena.tracker(), view: memory.view(), weather: weather.alias() };
+        let bench = Bench { tracker: &**memory.tracker(), view: memory.view(), weather: weather.alias() };
         bench.touch((0..PAGES).step_by(1));
         let mut trials: [[f32; TRIALS]; 5] = Default::default();
         for number in 0..TRIALS {
@@ -55,10 +57,8 @@ impl Costs {
                 trials[number] = nanoseconds(time);
             }
         }
-        let [one, none, single, many, copy] = trials.map(|mut trials| {
-            trials.sort_unstable_by(f32::total_cmp);
-            trials[TRIALS / 2]
-        });
+        let [one, none, single, many, copy] = trials.map(median);
+        let dirty_bit = if bench.tracker.has_methods() { Some(bench.dirty_bit(one)?) } else { None };
         let look = ((none - one) / float(PAGES - 1)).max(0.0);
         let fault = ((many - single) / float(PAGES / STEP - 1)).max(0.0);
         Ok(Self {
@@ -66,8 +66,14 @@ impl Costs {
             look,
             first: (single - none - fault).max(0.0),
             fault,
+            dirty_bit,
             copy: copy / float(PAGES),
         })
+    }
+
+    /// To look at the dirty bits of `pages`, in one call; `None` if they cannot be looked at.
+    pub(crate) fn look_at_dirty_bits(&self, pages: usize) -> Option<f32> {
+        self.dirty_bit.map(|dirty_bit| self.call + float(pages) * dirty_bit)
     }
 
     /// To ask about `pages` once.
@@ -126,6 +132,18 @@ impl Bench<'_> {
         Ok(start_time.elapsed())
     }
 
+    /// What a page costs by dirty bits, where one that is not written twice costs `one` to ask about.
+    fn dirty_bit(&self, one: f32) -> io::Result<f32> {
+        self.tracker.set_method(Method::DirtyBits)?;
+        self.touch(0..PAGES);
+        let mut trials = [0.0; TRIALS];
+        for trial in &mut trials {
+            *trial = nanoseconds(self.round(PAGES, 0..PAGES)?);
+        }
+        self.tracker.set_method(Method::Mkwrite)?;
+        Ok(((median(trials) - one) / float(PAGES)).max(0.0))
+    }
+
     fn touch(&self, pages: impl Iterator<Item = usize>) {
         for page in pages {
             // SAFETY: inside an allocation that nobody else knows.
@@ -139,6 +157,11 @@ impl Bench<'_> {
         unsafe { ptr::copy_nonoverlapping(from, to, PAGES * page_size()) };
         start.elapsed()
     }
+}
+
+fn median(mut trials: [f32; TRIALS]) -> f32 {
+    trials.sort_unstable_by(f32::total_cmp);
+    trials[TRIALS / 2]
 }
 
 fn nanoseconds(time: Duration) -> f32 {
@@ -166,7 +189,8 @@ mod tests {
 
     #[test]
     fn one_slow_flush_changes_the_price_of_a_copy_little() {
-        let mut costs = Costs { call: 400.0, look: 1.0, first: 1000.0, fault: 700.0, copy: 400.0 };
+        let mut costs =
+            Costs { call: 400.0, look: 1.0, first: 1000.0, fault: 700.0, dirty_bit: None, copy: 400.0 };
         costs.observe_copy(Duration::from_millis(10), 1);
         assert_eq!(costs.copy, 450.0);
         (0..100).for_each(|_| costs.observe_copy(Duration::from_nanos(20_000), 100));

@@ -1,43 +1,170 @@
-//! The machine's DRM render nodes: which kernel driver serves each.
+//! The DRM backend: host memory of a kernel driver that keeps Tidemark's own contract
+//! (`kmd-uapi/include/tidemark_drm.h`), in the place of the stock kernel's interfaces.
+//!
+//! An allocation is an *object* of the driver's, mapped twice: its tracked view for the application, its untracked one for
+//! Tidemark, whose writes are nobody's business. Which pages the CPU wrote, one call collects and clears. The driver
+//! learns it by [either of two ways](Method), object by object, and changes from one to the other at any time: so each
+//! allocation has an object of its own, that the policy may choose for each. Sharing objects would save mappings, of
+//! which a process has 65530 by default: two for each allocation are few, as Vulkan's allocations are (many drivers
+//! allow 4096). From [`MOST`] on, and wherever else the driver refuses, allocations are shared memory under the stock
+//! kernel's tracking, and the log says so.
+//!
+//! What the stock kernel cannot do with a driver's mappings: hold pages back. So readback is always eager. What it cannot
+//! do elsewhere: every mapping of an object is seen, those of forked children and the application's own included.
 
-use ::drm::Device;
-use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+mod device;
+mod node;
+mod object;
 
-/// A render node and its kernel driver.
-#[derive(Clone, Debug)]
-pub struct RenderNode {
-    /// `/dev/dri/renderD128` and the like.
-    pub path: PathBuf,
-    /// The kernel driver's name and version, or why it could not be asked.
-    pub driver: Result<String, String>,
+use crate::kernel;
+use crate::tracker::{self, Choice, Method};
+use device::Device;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidemark_kmd_uapi::tidemark_drm::DRIVER_NAME;
+
+pub use node::{RenderNode, render_nodes};
+pub(crate) use object::Object;
+
+/// Objects at a time: their mappings are half of those that a process may have by default.
+const MOST: usize = 1 << 14;
+
+/// The name of a tracker that goes by either method.
+const EITHER: &str = "mkwrite, dirty-bits";
+
+/// Why there is no DRM backend.
+#[derive(Debug)]
+pub enum Absent {
+    /// No render node is of the driver.
+    NoNode {
+        /// Those that could not be opened: one of them may be.
+        closed: Vec<PathBuf>,
+    },
+    /// The driver's node, and what failed there.
+    Failed(PathBuf, io::Error),
+    /// The driver's node, and what it lacks.
+    Lacks(PathBuf, &'static str),
 }
 
-struct Node(File);
-
-impl AsFd for Node {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoNode { closed } if closed.is_empty() => {
+                write!(f, "no render node of a kernel driver \"{DRIVER_NAME}\"")
+            }
+            Self::NoNode { closed } => {
+                write!(
+                    f,
+                    "no render node of a kernel driver \"{DRIVER_NAME}\" among those that this user may open, not:"
+                )?;
+                closed.iter().try_for_each(|path| write!(f, " {}", path.display()))
+            }
+            Self::Failed(path, error) => write!(f, "{} failed: {error}", path.display()),
+            Self::Lacks(path, what) => write!(f, "{} {what}", path.display()),
+        }
     }
 }
 
-impl Device for Node {}
+impl std::error::Error for Absent {}
 
-/// Every render node of this machine, in order; none where there is no DRM.
-pub fn render_nodes() -> Vec<RenderNode> {
-    let Ok(entries) = std::fs::read_dir("/dev/dri") else { return Vec::new() };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("renderD"))
-    });
-    paths.sort();
-    paths.into_iter().map(|path| RenderNode { driver: driver_of(&path), path }).collect()
+/// Objects of the kernel driver, to be host memory. May be used from any thread.
+pub struct Objects {
+    device: Arc<Device>,
+    /// How new ones are tracked.
+    method: Method,
+    /// Whether that may change.
+    is_free: bool,
+    /// Whether it was said that there are no more.
+    is_said: AtomicBool,
 }
 
-fn driver_of(path: &Path) -> Result<String, String> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| error.to_string())?;
-    let driver = Node(file).get_driver().map_err(|error| error.to_string())?;
-    let (major, minor, patch) = driver.version;
-    Ok(format!("{} {major}.{minor}.{patch}", driver.name().to_string_lossy()))
+impl Objects {
+    /// Opens the driver's render node and tries it on an object. `method` is the only one, if it is given.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open(method: Option<Method>) -> Result<Self, Absent> {
+        let device = Device::open()?;
+        let methods = device.methods();
+        let first = method.or(methods.first().copied());
+        let Some(first) = first.filter(|first| methods.contains(first)) else {
+            let lacks = method.map_or("tracks no writes", |method| match method {
+                Method::Mkwrite => "does not track by mkwrite",
+                Method::DirtyBits => "does not track by dirty bits",
+            });
+            return Err(Absent::Lacks(device.path().into(), lacks));
+        };
+        let is_free = method.is_none() && methods.len() > 1;
+        let device = Arc::new(device);
+        let objects = Self { device, method: first, is_free, is_said: AtomicBool::new(false) };
+        let trial = objects
+            .make(2 * crate::page_size())
+            .and_then(|object| tracker::is_right(&*object, object.view()));
+        match trial {
+            Ok(true) => Ok(objects),
+            Ok(false) => Err(Absent::Lacks(objects.device.path().into(), "gave a wrong answer in a trial")),
+            Err(error) => Err(Absent::Failed(objects.device.path().into(), error)),
+        }
+    }
+
+    /// The render node.
+    pub fn path(&self) -> &std::path::Path {
+        self.device.path()
+    }
+
+    /// Their tracker's name, for the log and the profile.
+    pub fn name(&self) -> &'static str {
+        if self.is_free { EITHER } else { self.method.name() }
+    }
+
+    /// An object of `len` bytes, whole pages. `None` if it cannot be had, or not in this process.
+    pub(crate) fn allocate(&self, len: usize) -> Option<Arc<Object>> {
+        if self.device.home() != kernel::address_space() {
+            return None;
+        }
+        let object = if Arc::strong_count(&self.device) > MOST {
+            Err(io::Error::other(format!("there are {MOST} already")))
+        } else {
+            self.make(len)
+        };
+        object
+            .inspect_err(|error| {
+                let level = if self.is_said.swap(true, Ordering::Relaxed) { log::Level::Debug } else { log::Level::Warn };
+                log::log!(
+                    level,
+                    "no object of {len} bytes to be had from {} ({error}): shared memory under the stock kernel's \
+                     tracking instead",
+                    self.path().display()
+                );
+            })
+            .ok()
+    }
+
+    fn make(&self, len: usize) -> io::Result<Arc<Object>> {
+        Object::new(self.device.clone(), len, self.method, self.is_free).map(Arc::new)
+    }
+}
+
+/// What `choice` has of the backend; the log tells why it has nothing.
+pub(crate) fn select(choice: Choice) -> Option<Objects> {
+    let method = match choice {
+        Choice::Auto => None,
+        Choice::Mkwrite => Some(Method::Mkwrite),
+        Choice::DirtyBits => Some(Method::DirtyBits),
+        Choice::WriteProtect | Choice::Compare | Choice::CopyAll => return None,
+    };
+    Objects::open(method)
+        .inspect_err(|absent| match (method, absent) {
+            (Some(method), _) => log::warn!(
+                "no {} tracking: {absent}; the stock kernel's tracking instead. Load the kernel module (kmd-uapi/module), \
+                 and let this user open its render node",
+                method.name()
+            ),
+            (None, Absent::NoNode { .. }) => log::debug!("no DRM backend: {absent}"),
+            (None, _) => log::warn!("no DRM backend: {absent}; the stock kernel's tracking instead"),
+        })
+        .ok()
 }

@@ -15,19 +15,25 @@
 //! `RLIMIT_FSIZE` (beyond which the process gets SIGXFSZ, and ends), it costs a descriptor, and whoever has that
 //! (a debugger, a child) can truncate it unless it is sealed. Nobody can truncate memory that has no descriptor.
 //!
+//! Where a kernel driver keeps Tidemark's own contract, an allocation is an object of its [instead](crate::drm): again a
+//! view, an alias and a twin.
+//!
 //! A forked child has the chunks too: their shared pages are its parent's as well, its book-keeping a copy of its
 //! own. So it may use what was allocated before the fork, but takes nothing out of those chunks and gives nothing
 //! back to them.
 
 use crate::Span;
-use crate::kernel::{self, mappings::Mappings};
+use crate::drm::{self, Object, Objects};
+use crate::kernel;
+use crate::mapping::{Mapping, Ours};
 use crate::page_size;
 use crate::readback_policy::Readback;
 use crate::sync::LockExt;
-use crate::tracker::Tracker;
-use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::tracker::{self, Choice, Tracker};
+use rustix::mm::{Advice, MapFlags, MremapFlags};
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +45,9 @@ const SMALL_CHUNK: usize = 256 << 20;
 
 /// Allocator of host memory. May be used from any thread.
 pub struct Arena {
+    /// Of all memory that is not an object.
     tracker: Arc<dyn Tracker>,
+    objects: Option<Objects>,
     readback: Readback,
     chunks: Mutex<Vec<Arc<Chunk>>>,
 }
@@ -47,12 +55,32 @@ pub struct Arena {
 impl Arena {
     /// An arena whose views `tracker` can watch.
     pub fn new(tracker: Arc<dyn Tracker>) -> Self {
-        Self { tracker, readback: Readback::Eager, chunks: Mutex::new(Vec::new()) }
+        Self { tracker, objects: None, readback: Readback::Eager, chunks: Mutex::new(Vec::new()) }
+    }
+
+    /// The arena for what was asked: of the best that works here, as the log says.
+    pub fn select(choice: Choice) -> Self {
+        let objects = drm::select(choice);
+        let arena = Self::new(tracker::select(choice));
+        Self { objects, ..arena }
+    }
+
+    /// The same, whose allocations are objects of the kernel driver, as long as there are any to be had.
+    pub fn of_objects(self, objects: Objects) -> Self {
+        Self { objects: Some(objects), ..self }
     }
 
     /// The same, whose mirrors read back as `readback` says: eagerly, if the tracker has no other way.
     pub fn reading_back(self, readback: Readback) -> Self {
-        if readback == Readback::Lazy && self.tracker.pager().is_none() {
+        if readback == Readback::Lazy
+            && let Some(objects) = &self.objects
+        {
+            log::warn!(
+                "memory of {} is read back eagerly: pages of a kernel driver's mappings cannot be held back. \
+                 TIDEMARK_TRACKER=write-protect, where the stock kernel tracks, has lazy readback",
+                objects.path().display()
+            );
+        } else if readback == Readback::Lazy && self.tracker.pager().is_none() {
             log::warn!(
                 "lazy readback needs write-protect tracking and a process that may have the kernel's own page faults \
                  delivered: reading back eagerly instead (slower where little is read, still right). Let it open \
@@ -68,9 +96,14 @@ impl Arena {
         self.readback
     }
 
-    /// The tracker that watches this arena's views.
+    /// The tracker for memory of others, and for this arena's own where that is not of a kernel driver.
     pub fn tracker(&self) -> &Arc<dyn Tracker> {
         &self.tracker
+    }
+
+    /// How this arena's memory is tracked, for the log and the profile.
+    pub fn tracking(&self) -> &'static str {
+        self.objects.as_ref().map_or(self.tracker.name(), Objects::name)
     }
 
     /// Allocates at least `size` bytes, rounded up to whole pages. View and twin read as zeros.
@@ -78,26 +111,56 @@ impl Arena {
     /// # Errors
     /// `OutOfMemory` when neither the chunks nor the address space have room; otherwise the kernel's refusal.
     pub fn allocate(&self, size: usize) -> io::Result<HostMemory> {
-        let len = size.max(1).checked_next_multiple_of(page_size()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let len = whole_pages(size)?;
+        match self.objects.as_ref().and_then(|objects| objects.allocate(len)) {
+            Some(object) => Ok(HostMemory { tracker: object.clone(), pages: Pages::Object(object), len }),
+            None => self.allocate_shared(len),
+        }
+    }
+
+    /// The same, of shared memory in any case.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn allocate_shared(&self, size: usize) -> io::Result<HostMemory> {
+        let len = whole_pages(size)?;
+        let (chunk, offset) = self.take(len)?;
+        Ok(HostMemory { tracker: self.tracker.clone(), pages: Pages::Chunk(chunk, offset), len })
+    }
+
+    /// Some of a chunk, and where in there.
+    fn take(&self, len: usize) -> io::Result<(Arc<Chunk>, usize)> {
         let mut chunks = self.chunks.hold();
         let here = kernel::address_space();
         for chunk in chunks.iter().filter(|chunk| chunk.home == here) {
             if let Some(offset) = chunk.take(len) {
-                return Ok(HostMemory { chunk: chunk.clone(), offset, len });
+                return Ok((chunk.clone(), offset));
             }
         }
         let chunk = Arc::new(Chunk::new(len, &*self.tracker)?);
         chunks.push(chunk.clone());
         let offset = chunk.take(len).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(HostMemory { chunk, offset, len })
+        Ok((chunk, offset))
     }
+}
+
+fn whole_pages(size: usize) -> io::Result<usize> {
+    size.max(1).checked_next_multiple_of(page_size()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 /// One allocation's pages. Freed, and zeroed, when dropped.
 pub struct HostMemory {
-    chunk: Arc<Chunk>,
-    offset: usize,
+    tracker: Arc<dyn Tracker>,
+    pages: Pages,
     len: usize,
+}
+
+/// What the pages are part of.
+enum Pages {
+    /// A chunk, from this byte of it on.
+    Chunk(Arc<Chunk>, usize),
+    /// An object of a kernel driver's, which they are all of.
+    Object(Arc<Object>),
 }
 
 impl HostMemory {
@@ -113,17 +176,26 @@ impl HostMemory {
 
     /// Where the application reads and writes.
     pub fn view(&self) -> *mut u8 {
-        self.chunk.view.at(self.offset)
+        match &self.pages {
+            Pages::Chunk(chunk, offset) => chunk.view.at(*offset),
+            Pages::Object(object) => object.view(),
+        }
     }
 
     /// The same bytes, for Tidemark.
     pub fn alias(&self) -> *mut u8 {
-        self.chunk.alias.at(self.offset)
+        match &self.pages {
+            Pages::Chunk(chunk, offset) => chunk.alias.at(*offset),
+            Pages::Object(object) => object.alias(),
+        }
     }
 
     /// As many bytes again, for their value as of the last sync.
     pub fn twin(&self) -> *mut u8 {
-        self.chunk.twin.at(self.offset)
+        match &self.pages {
+            Pages::Chunk(chunk, offset) => chunk.twin.at(*offset),
+            Pages::Object(object) => object.twin(),
+        }
     }
 
     /// The view's addresses, for the tracker.
@@ -131,11 +203,41 @@ impl HostMemory {
         let start = self.view() as usize;
         start..start + self.len
     }
+
+    /// What watches the view.
+    pub fn tracker(&self) -> &Arc<dyn Tracker> {
+        &self.tracker
+    }
+
+    /// Maps a part (bytes, whole pages) of the view once more, instead of what is at `address`.
+    ///
+    /// # Errors
+    /// The kernel's refusal: what was there may be gone.
+    ///
+    /// # Safety
+    /// The addresses must be the caller's to give away.
+    pub(crate) unsafe fn map_at(&self, address: *mut u8, part: Range<usize>) -> io::Result<()> {
+        let (alias, flags) = (self.alias().wrapping_add(part.start), MremapFlags::MAYMOVE);
+        match &self.pages {
+            // SAFETY: an old size of zero leaves the mapping of shared memory as it is, and maps its pages once more, where
+            // the caller has given the addresses away.
+            Pages::Chunk(..) => unsafe {
+                rustix::mm::mremap_fixed(alias.cast(), 0, part.len(), flags, address.cast())?;
+                Ok(())
+            },
+            // SAFETY: the caller's promise.
+            Pages::Object(object) => unsafe { object.map_at(address, part) },
+        }
+    }
 }
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        self.chunk.give_back(self.offset, self.len);
+        match &self.pages {
+            Pages::Chunk(chunk, offset) => chunk.give_back(*offset, self.len),
+            // Mappings and handle go with it.
+            Pages::Object(_) => {}
+        }
     }
 }
 
@@ -143,6 +245,7 @@ impl Drop for HostMemory {
 struct Chunk {
     /// The address space it was made in.
     home: u32,
+    _ours: Ours,
     view: Mapping,
     alias: Mapping,
     twin: Mapping,
@@ -173,8 +276,8 @@ impl Chunk {
             log::warn!("host memory cannot be tracked by {}: {error}", tracker.name());
         }
         let free = Mutex::new(BTreeMap::from([(0, len)]));
-        OURS.hold().insert(alias.at(0) as usize);
-        Ok(Self { home: kernel::address_space(), view, alias, twin, free })
+        let ours = Ours::new(&alias);
+        Ok(Self { home: kernel::address_space(), _ours: ours, view, alias, twin, free })
     }
 
     fn take(&self, len: usize) -> Option<usize> {
@@ -219,87 +322,10 @@ impl Chunk {
     }
 }
 
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        OURS.hold().remove(&(self.alias.at(0) as usize));
-    }
-}
-
-/// Where the aliases of all chunks of the process start.
-static OURS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
-
-/// Whether a mapping is of the pages of any chunk, wherever it is.
-pub(crate) fn owns(mappings: &Mappings, mapping: &kernel::mappings::Mapping) -> bool {
-    let Some(place) = &mapping.file else { return false };
-    let ours = OURS.hold();
-    let mut chunks = ours.iter().filter_map(|&alias| mappings.within(&(alias..alias + page_size())).ok());
-    chunks.any(|chunk| chunk.iter().any(|one| one.file.as_ref().is_some_and(|own| own.file == place.file)))
-}
-
 /// Whether less address space might do: that of the process, what the kernel commits itself to, or what may be
 /// locked are used up.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN))
-}
-
-/// A mapping that is unmapped when dropped.
-struct Mapping {
-    base: *mut u8,
-    len: usize,
-}
-
-// SAFETY: an address range; what is done with the memory behind it is argued where it is done.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Anonymous memory, `SHARED` or `PRIVATE`.
-    fn new(len: usize, sharing: MapFlags) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address the kernel chooses.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(
-                ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                sharing | MapFlags::NORESERVE,
-            )
-        }?;
-        Ok(Self { base: base.cast(), len }.without_dump())
-    }
-
-    /// The same pages of shared memory, at another address.
-    fn again(&self) -> io::Result<Self> {
-        // SAFETY: an old size of zero leaves the old mapping of shared memory as it is, and maps its pages once more
-        // at an address the kernel chooses.
-        let base = unsafe { rustix::mm::mremap(self.base.cast(), 0, self.len, MremapFlags::MAYMOVE) }?;
-        Ok(Self { base: base.cast(), len: self.len }.without_dump())
-    }
-
-    /// Leaves the memory out of core dumps, as drivers do with theirs. The kernel would fill every hole in a shared
-    /// mapping to dump it: all of a chunk.
-    fn without_dump(self) -> Self {
-        // SAFETY: our own mapping, whose contents and accessibility stay as they are.
-        if let Err(error) = unsafe { rustix::mm::madvise(self.base.cast(), self.len, Advice::LinuxDontDump) }
-        {
-            log::debug!("core dumps will have {} bytes of host memory: {error}", self.len);
-        }
-        self
-    }
-
-    fn at(&self, offset: usize) -> *mut u8 {
-        debug_assert!(offset <= self.len);
-        self.base.wrapping_add(offset)
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping; the chunk that holds it is dropped only after every allocation in it.
-        if let Err(error) = unsafe { rustix::mm::munmap(self.base.cast(), self.len) } {
-            log::error!("cannot unmap host memory: {error}");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -310,6 +336,13 @@ mod tests {
 
     fn arena() -> Arena {
         Arena::new(Arc::new(Compare))
+    }
+
+    fn chunk_of(memory: &HostMemory) -> &Chunk {
+        match &memory.pages {
+            Pages::Chunk(chunk, _) => chunk,
+            Pages::Object(_) => panic!("not of a chunk"),
+        }
     }
 
     #[test]
@@ -401,9 +434,9 @@ mod tests {
         if is_limited("little_address_space_is_left_to_the_application", "ulimit -v 4000000") {
             let arena = arena();
             let memory = arena.allocate(1).unwrap();
-            assert_eq!(memory.chunk.view.len, SMALL_CHUNK);
+            assert_eq!(chunk_of(&memory).view.len, SMALL_CHUNK);
             let large = arena.allocate(700 << 20).unwrap();
-            assert_eq!(large.chunk.view.len, 700 << 20);
+            assert_eq!(chunk_of(&large).view.len, 700 << 20);
             let error = arena.allocate(1 << 40).err().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
         }
@@ -434,7 +467,7 @@ mod tests {
     fn memory_that_cannot_be_tracked_is_memory_all_the_same() {
         let arena = Arena::new(Arc::new(Refusing(WriteProtect::new().unwrap())));
         let memory = arena.allocate(1).unwrap();
-        assert_eq!(memory.chunk.view.len, CHUNK);
+        assert_eq!(chunk_of(&memory).view.len, CHUNK);
         let error = arena.tracker().arm(memory.span()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
@@ -443,7 +476,7 @@ mod tests {
     fn a_forked_child_leaves_its_parent_s_memory_alone() {
         let arena = arena();
         let memory = arena.allocate(page_size()).unwrap();
-        let (view, base) = (memory.view(), memory.chunk.view.base);
+        let (view, base) = (memory.view(), chunk_of(&memory).view.base);
         // SAFETY: inside the live allocation, used by this thread alone.
         unsafe { view.write_volatile(1) };
         // SAFETY: the child uses this test's own locks alone, and glibc keeps its allocator usable.
@@ -451,7 +484,7 @@ mod tests {
         if child == 0 {
             drop(memory);
             let other = arena.allocate(page_size());
-            let is_elsewhere = other.is_ok_and(|other| other.chunk.view.base != base);
+            let is_elsewhere = other.is_ok_and(|other| chunk_of(&other).view.base != base);
             // SAFETY: ends the child without running anything of its parent's.
             unsafe { libc::_exit(if is_elsewhere { 42 } else { 1 }) };
         }

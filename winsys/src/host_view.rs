@@ -2,6 +2,7 @@
 
 use crate::mirror::{Mirror, Traffic};
 use crate::policy::Treatment;
+use crate::tracker::Tracker;
 use crate::views::Leave;
 use std::io;
 use std::ops::Range;
@@ -11,6 +12,9 @@ use std::ops::Range;
 pub trait HostView: Send + Sync {
     /// Where the application reads and writes.
     fn view(&self) -> *mut u8;
+
+    /// What tells which of its pages were written; `None` if nothing needs to, or everything is compared.
+    fn tracker(&self) -> Option<&dyn Tracker>;
 
     /// How it is treated; `None` if there is no choice.
     fn treatment(&self) -> Option<Treatment>;
@@ -51,6 +55,10 @@ pub trait HostView: Send + Sync {
 impl HostView for Mirror {
     fn view(&self) -> *mut u8 {
         self.view()
+    }
+
+    fn tracker(&self) -> Option<&dyn Tracker> {
+        Some(self.tracker())
     }
 
     fn treatment(&self) -> Option<Treatment> {

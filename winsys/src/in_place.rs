@@ -160,6 +160,10 @@ impl HostView for InPlace {
         self.memory.address()
     }
 
+    fn tracker(&self) -> Option<&dyn Tracker> {
+        self.tracker.as_deref()
+    }
+
     fn treatment(&self) -> Option<Treatment> {
         None
     }

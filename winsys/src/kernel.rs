@@ -49,7 +49,7 @@ impl std::fmt::Display for Unsupported {
 impl std::error::Error for Unsupported {}
 
 /// An ioctl whose argument the kernel reads and may fill, and whose return value counts.
-struct Call<'a, T, const OPCODE: u32>(&'a mut T);
+pub(crate) struct Call<'a, T, const OPCODE: u32>(pub(crate) &'a mut T);
 
 // SAFETY: `OPCODE` is defined beside `T` in tidemark-kmd-uapi, where its size field is computed from `T`.
 unsafe impl<T, const OPCODE: u32> Ioctl for Call<'_, T, OPCODE> {

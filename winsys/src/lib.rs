@@ -14,6 +14,9 @@
 //! The CPU reaches device memory by address ([`DeviceMemory`]), or hands bytes to somebody who copies them
 //! ([`CopiedMemory`]). Where the kernel lets it, a readback may also be put off until a page is touched ([`Readback`]).
 //!
+//! Views, aliases and trackers are the stock kernel's ([`kernel`]), or where there is one those of a kernel driver that is made
+//! for it ([`drm`]).
+//!
 //! Lock order: the arena's locks and a mirror's are never held together. Under a mirror's lock that of its views is taken,
 //! and the caller's device memory is called, which must not come back here. A transfer holds its own mirror's lock alone:
 //! who waits for that lock needs what is being moved. The pager's thread holds the lock of its providers and under it one
@@ -27,12 +30,15 @@
 mod costs;
 #[cfg_attr(all(test, loom), path = "model/diff.rs")]
 mod diff;
+#[cfg(not(all(test, loom)))]
 pub mod drm;
 #[cfg_attr(all(test, loom), path = "model/host_memory.rs")]
 mod host_memory;
 mod host_view;
 mod in_place;
 pub mod kernel;
+#[cfg(not(all(test, loom)))]
+mod mapping;
 mod memory_id;
 mod mirror;
 #[cfg(all(test, loom))]

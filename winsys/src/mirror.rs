@@ -22,6 +22,7 @@ use crate::page_size;
 use crate::policy::{Plan, Policy, Switch, Treatment};
 use crate::readback_policy::MEASURED;
 use crate::sync::{LockExt, Mutex};
+use crate::tracker::Tracker;
 use crate::user_memory::UserMemory;
 use crate::views::Views;
 pub(crate) use host::Host;
@@ -114,7 +115,7 @@ impl Mirror {
     /// No host memory left.
     pub fn new(arena: &Arena, costs: Option<Costs>, device: Device, contents: Contents) -> io::Result<Self> {
         let host = arena.allocate(device.len())?;
-        let tracker = arena.tracker();
+        let tracker = host.tracker().clone();
         let watched = match tracker.arm(host.span()) {
             Ok(()) => true,
             Err(error) => {
@@ -123,8 +124,8 @@ impl Mirror {
                 false
             }
         };
-        let lazy = Lazy::new(arena, &device, host.len() / page_size());
-        let mirror = Self::with(arena, costs, device, Host::Own(host), watched, lazy);
+        let lazy = Lazy::new(&tracker, arena.readback(), &device, host.len() / page_size());
+        let mirror = Self::with(tracker, costs, device, Host::Own(host), watched, lazy);
         if contents == Contents::Defined {
             let mut state = mirror.state.hold();
             state.shared.insert(mirror.pages_around(0..mirror.len));
@@ -146,17 +147,17 @@ impl Mirror {
         device: Device,
         user: UserMemory,
     ) -> io::Result<Self> {
-        let beside = arena.allocate(device.len())?;
+        let beside = arena.allocate_shared(device.len())?;
         let watched = user.is_watched();
         let host = Host::of_user(user, beside);
-        let mirror = Self::with(arena, costs, device, host, watched, None);
+        let mirror = Self::with(arena.tracker().clone(), costs, device, host, watched, None);
         // What the device memory holds is nobody's; and the view need not read as zeros.
         mirror.state.hold().touched.insert(mirror.pages_around(0..mirror.len));
         Ok(mirror)
     }
 
     fn with(
-        arena: &Arena,
+        tracker: Arc<dyn Tracker>,
         costs: Option<Costs>,
         device: Device,
         host: Host,
@@ -169,7 +170,7 @@ impl Mirror {
             watched,
             touched: PageSet::new(pages),
             shared: PageSet::new(pages),
-            policy: costs.map(|costs| Policy::new(pages, costs)),
+            policy: costs.map(|costs| Policy::new(pages, costs, tracker.has_methods())),
             lazy,
             flushes: 0,
             written: Vec::new(),
@@ -178,7 +179,6 @@ impl Mirror {
             runs: Vec::new(),
         };
         let (host, device, state) = (Arc::new(host), Arc::new(device), Arc::new(Mutex::new(state)));
-        let tracker = arena.tracker().clone();
         let deferral = Deferral::new(&tracker, &host, &device, &state);
         let tracker = Views::new(tracker, host.clone());
         Self { deferral, len: device.len(), host, device, tracker, state }
@@ -197,6 +197,11 @@ impl Mirror {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// What tells which of its pages were written.
+    pub fn tracker(&self) -> &dyn Tracker {
+        self.tracker.tracker()
     }
 
     /// The application's pages that it shows are lent again, after a while in which nobody used it. False if they are not
@@ -358,7 +363,9 @@ impl Mirror {
             return Ok(Traffic::default());
         };
         let mut untracked = 0;
-        policy.plan(pages.clone(), plans);
+        if let Some(method) = policy.plan(pages.clone(), plans) {
+            self.tracker.set_method(method)?;
+        }
         let asked = plans.iter().filter(|(_, plan)| *plan == Plan::Collect).count();
         seen.clear();
         if asked >= PEEK {

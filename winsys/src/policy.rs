@@ -1,4 +1,4 @@
-//! Policy: which pages of an allocation are tracked, and which are simply copied.
+//! Policy: which pages of an allocation are tracked, by what, and which are simply copied.
 //!
 //! A tracked page costs a fault for its first write after each flush; a page that is copied unasked costs the copy,
 //! written or not. Kernel drivers that weigh faults against scans of dirty bits switch at a tenth of the pages; against
@@ -12,12 +12,18 @@
 //!   than copying it whole. What tracking cost more, flush by flush, is added up; when that would have paid for a copy of
 //!   everything, everything is copied.
 //!
-//! Neither lasts. Some hot pages at a time are tracked again to see whether they are still written, and so is an
-//! allocation that is copied whole: soon at first, and in the end as often as a hundredth of the time that copying
+//! A kernel driver may have another way to track an allocation: by dirty bits. Writes cost nothing then, but each flush
+//! looks at every page that was ever written. That lies in between: dearer than faults where few of those pages are written
+//! at a time, and cheaper than a copy of everything unless nearly all are. Its costs are added up likewise, and whatever
+//! would have been cheapest comes next.
+//!
+//! None of it lasts. By dirty bits the policy sees all that it needs to change its mind. Some hot pages at a time are tracked again to see whether they are still written, and so is an
+//! allocation that is copied whole: by dirty bits, where there are any; soon at first, and in the end as often as a hundredth of the time that copying
 //! takes pays for it.
 
 use crate::costs::Costs;
 use crate::page_set::PageSet;
+use crate::tracker::Method;
 use std::fmt;
 use std::ops::Range;
 
@@ -45,6 +51,13 @@ pub(crate) struct Policy {
     pages: usize,
     costs: Costs,
     mode: Mode,
+    /// What was said of the mode last.
+    said: Kind,
+    /// How the tracker goes about it, where it has a choice.
+    method: Option<Method>,
+    /// Pages that were ever found written, where it has: dirty bits are looked at in these. And their number.
+    known: PageSet,
+    known_count: usize,
     /// Pages that every flush copies. They are not watched.
     hot: PageSet,
     /// Tracked pages that were written when last asked about.
@@ -60,9 +73,10 @@ pub(crate) struct Policy {
 enum Mode {
     /// Too small to ask about: a copy is always cheaper.
     Tiny,
-    /// Each page is tracked, or hot.
-    ByPage {
-        /// What tracking cost more than copies of everything would have, so far, in nanoseconds.
+    /// The tracker is asked. By faults, each page is tracked, or hot; by dirty bits, all are tracked.
+    Asked {
+        method: Method,
+        /// What tracking cost more than the cheapest other way would have, so far, in nanoseconds.
         regret: f32,
         /// Whether it is known which pages were written before.
         is_settled: bool,
@@ -71,6 +85,14 @@ enum Mode {
     },
     /// All of it is copied, for so many more flushes.
     Whole { left: u32 },
+}
+
+/// Ways to treat an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tiny,
+    Asked(Method),
+    Whole,
 }
 
 /// Tests of hot pages.
@@ -129,6 +151,8 @@ pub enum Treatment {
         /// The latter's number.
         hot: usize,
     },
+    /// All pages are tracked, by dirty bits.
+    ByDirtyBits,
     /// It is copied whole: tracking would cost more.
     Whole,
 }
@@ -140,19 +164,65 @@ pub struct Switch {
     pub to: Treatment,
     /// Nanoseconds that a flush like this one costs if its pages are tracked, but for the hot ones.
     pub by_page: u64,
+    /// .. if they are tracked by dirty bits, where that can be had,
+    pub by_dirty_bits: Option<u64>,
     /// .. and if all of it is copied.
     pub whole: u64,
 }
 
 impl fmt::Display for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { to, by_page, whole } = self;
+        let Self { to, by_page, by_dirty_bits, whole } = self;
         match to {
             Treatment::Whole => f.write_str("copied whole from now on")?,
             Treatment::ByPage { hot } => write!(f, "tracked from now on, but for {hot} hot pages")?,
+            Treatment::ByDirtyBits => f.write_str("tracked by dirty bits from now on")?,
             Treatment::Tiny => f.write_str("copied always")?,
         }
-        write!(f, ": a flush costs {by_page} ns if tracked, {whole} ns if copied whole")
+        write!(f, ": a flush costs {by_page} ns if tracked, ")?;
+        if let Some(by_dirty_bits) = by_dirty_bits {
+            write!(f, "{by_dirty_bits} ns by dirty bits, ")?;
+        }
+        write!(f, "{whole} ns if copied whole")
+    }
+}
+
+impl Mode {
+    /// From the next flush on.
+    fn asked(method: Method, is_trial: bool) -> Self {
+        Self::Asked { method, regret: 0.0, is_settled: false, is_trial }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Tiny => Kind::Tiny,
+            Self::Asked { method, .. } => Kind::Asked(*method),
+            Self::Whole { .. } => Kind::Whole,
+        }
+    }
+}
+
+/// What a flush costs in each way, in nanoseconds.
+struct Prices {
+    by_page: f32,
+    by_dirty_bits: Option<f32>,
+    whole: f32,
+}
+
+impl Prices {
+    fn of(&self, kind: Kind) -> f32 {
+        match kind {
+            Kind::Asked(Method::Mkwrite) => self.by_page,
+            Kind::Asked(Method::DirtyBits) => self.by_dirty_bits.unwrap_or(f32::INFINITY),
+            Kind::Whole | Kind::Tiny => self.whole,
+        }
+    }
+
+    /// The cheapest way but one, and its price.
+    fn cheapest_but(&self, present: Kind) -> (Kind, f32) {
+        let others = [Kind::Whole, Kind::Asked(Method::DirtyBits), Kind::Asked(Method::Mkwrite)];
+        let others = others.into_iter().filter(|kind| *kind != present).map(|kind| (kind, self.of(kind)));
+        others.min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or((Kind::Whole, self.whole))
     }
 }
 
@@ -174,14 +244,20 @@ impl Test {
 }
 
 impl Policy {
-    /// For an allocation of `pages` pages: all tracked, if that can ever pay.
-    pub(crate) fn new(pages: usize, costs: Costs) -> Self {
+    /// For an allocation of `pages` pages: all tracked, if that can ever pay, and by faults at first. `has_methods` tells
+    /// whether that can change.
+    pub(crate) fn new(pages: usize, costs: Costs, has_methods: bool) -> Self {
         let is_tiny = costs.copy(pages) <= costs.ask(pages);
-        let by_page = Mode::ByPage { regret: 0.0, is_settled: false, is_trial: false };
+        let mode = if is_tiny { Mode::Tiny } else { Mode::asked(Method::Mkwrite, false) };
+        let has_methods = has_methods && costs.dirty_bit.is_some();
         Self {
             pages,
             costs,
-            mode: if is_tiny { Mode::Tiny } else { by_page },
+            mode,
+            said: mode.kind(),
+            method: has_methods.then_some(Method::Mkwrite),
+            known: PageSet::new(if has_methods { pages } else { 0 }),
+            known_count: 0,
             hot: PageSet::new(pages),
             recent: PageSet::new(pages),
             test: Test::new(),
@@ -195,35 +271,49 @@ impl Policy {
     }
 
     pub(crate) fn treatment(&self) -> Treatment {
-        match self.mode {
-            Mode::Tiny => Treatment::Tiny,
-            Mode::ByPage { .. } => Treatment::ByPage { hot: self.test.hot },
-            Mode::Whole { .. } => Treatment::Whole,
+        match self.mode.kind() {
+            Kind::Tiny => Treatment::Tiny,
+            Kind::Asked(Method::Mkwrite) => Treatment::ByPage { hot: self.test.hot },
+            Kind::Asked(Method::DirtyBits) => Treatment::ByDirtyBits,
+            Kind::Whole => Treatment::Whole,
         }
     }
 
-    /// Starts a flush of `pages`: what to do with which of them, in order.
-    pub(crate) fn plan(&mut self, pages: Range<usize>, plans: &mut Vec<(Range<usize>, Plan)>) {
+    /// Starts a flush of `pages`: what to do with which of them, in order. Returns the method that the tracker is to go by
+    /// from before that on, if it is another than before.
+    pub(crate) fn plan(
+        &mut self,
+        pages: Range<usize>,
+        plans: &mut Vec<(Range<usize>, Plan)>,
+    ) -> Option<Method> {
         plans.clear();
         self.flush = Flush { all: pages.len(), ..Flush::default() };
         match &mut self.mode {
             Mode::Tiny => plans.push((pages, Plan::Copy)),
             Mode::Whole { left: 0 } => {
-                self.mode = Mode::ByPage { regret: 0.0, is_settled: false, is_trial: true };
+                let method = self.method.map_or(Method::Mkwrite, |_| Method::DirtyBits);
+                self.mode = Mode::asked(method, true);
                 plans.push((pages, Plan::Arm));
             }
             Mode::Whole { left } => {
                 *left -= 1;
                 plans.push((pages, Plan::Copy));
             }
-            Mode::ByPage { .. } if self.test.hot == 0 => plans.push((pages, Plan::Collect)),
-            Mode::ByPage { .. } => self.plan_by_page(pages, plans),
+            Mode::Asked { .. } if self.test.hot == 0 => plans.push((pages, Plan::Collect)),
+            Mode::Asked { .. } => self.plan_by_page(pages, plans),
         }
         for (pages, plan) in &*plans {
             match plan {
                 Plan::Collect => self.flush.calls += 1,
                 Plan::Copy | Plan::Arm => self.flush.copied += pages.len(),
             }
+        }
+        match (self.mode, &mut self.method) {
+            (Mode::Asked { method, .. }, Some(known)) if *known != method => {
+                *known = method;
+                Some(method)
+            }
+            _ => None,
         }
     }
 
@@ -292,7 +382,13 @@ impl Policy {
         self.flush.asked += asked.len();
         let slice = &self.test.slice;
         self.test.is_over |= slice.start < asked.end && asked.start < slice.end;
+        let makes_hot = matches!(self.mode, Mode::Asked { method: Method::Mkwrite, .. });
         for pages in written.clone() {
+            if self.method.is_some() {
+                let fresh = self.known.runs(pages.clone()).filter(|(_, is_known)| !is_known);
+                self.known_count += fresh.map(|(part, _)| part.len()).sum::<usize>();
+                self.known.insert(pages.clone());
+            }
             for (part, is_recent) in self.recent.runs(pages) {
                 if !is_recent {
                     self.flush.fresh += part.len();
@@ -300,7 +396,9 @@ impl Policy {
                 }
                 self.flush.again += part.len();
                 self.test.passed += slice.end.min(part.end).saturating_sub(slice.start.max(part.start));
-                self.hot.insert(part);
+                if makes_hot {
+                    self.hot.insert(part);
+                }
             }
         }
         self.recent.remove(asked);
@@ -311,46 +409,73 @@ impl Policy {
 
     /// Ends a flush: whether to go on like this, or what to do from now on.
     pub(crate) fn conclude(&mut self) -> Option<Switch> {
-        let Mode::ByPage { regret, is_settled, is_trial } = self.mode else { return None };
-        let Flush { all, asked, calls, copied, again, fresh, .. } = self.flush;
-        self.test.hot += again;
-        self.test.credit += BUDGET * self.costs.copy(copied);
-        self.judge_test();
-        if asked == 0 {
+        let Mode::Asked { method, regret, is_settled, is_trial } = self.mode else { return None };
+        if method == Method::Mkwrite {
+            self.test.hot += self.flush.again;
+            self.test.credit += BUDGET * self.costs.copy(self.flush.copied);
+            self.judge_test();
+        }
+        if self.flush.asked == 0 {
             return None;
         }
         if !is_settled {
-            self.mode = Mode::ByPage { regret, is_settled: true, is_trial };
+            self.mode = Mode::Asked { method, regret, is_settled: true, is_trial };
             return None;
         }
-        // Pages that have just become hot will not fault again.
-        let by_page = self.costs.ask_in(calls, asked)
-            + self.costs.track(fresh)
-            + self.costs.copy(fresh + again + copied);
-        let whole = self.costs.copy(all);
-        let regret = (regret + by_page - whole).max(-MEMORY * whole);
-        let patience = if is_trial { 0.0 } else { whole };
-        let is_whole = regret > patience;
-        if is_whole {
-            self.copy_whole(2.0 * (by_page - whole) / (BUDGET * whole), is_trial);
-        } else {
-            if is_trial {
-                self.interval = INTERVALS.start;
-            }
-            self.mode = Mode::ByPage { regret, is_settled, is_trial: false };
+        let prices = self.prices();
+        let price = prices.of(Kind::Asked(method));
+        let (cheapest, other) = prices.cheapest_but(Kind::Asked(method));
+        let regret = (regret + price - other).max(-MEMORY * other);
+        let patience = if is_trial { 0.0 } else { prices.whole };
+        self.mode = Mode::Asked { method, regret, is_settled, is_trial: false };
+        if regret > patience {
+            self.change(cheapest, 2.0 * (price - other) / (BUDGET * prices.whole), is_trial);
+        } else if is_trial {
+            self.interval = INTERVALS.start;
         }
         // A trial that confirms what was before is no news.
+        let kind = self.mode.kind();
+        if std::mem::replace(&mut self.said, kind) == kind {
+            return None;
+        }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a conversion that saturates"
         )]
         let in_nanoseconds = |cost: f32| cost as u64;
-        (is_whole != is_trial).then(|| Switch {
+        Some(Switch {
             to: self.treatment(),
-            by_page: in_nanoseconds(by_page),
-            whole: in_nanoseconds(whole),
+            by_page: in_nanoseconds(prices.by_page),
+            by_dirty_bits: prices.by_dirty_bits.map(in_nanoseconds),
+            whole: in_nanoseconds(prices.whole),
         })
+    }
+
+    /// What the present flush cost, or would have.
+    fn prices(&self) -> Prices {
+        let Flush { all, asked, calls, copied, again, fresh, .. } = self.flush;
+        // Of those that were not asked about, at most as many were written as were copied.
+        let found = self.costs.copy(fresh + again + copied);
+        let looked_at = self.known_count * all / self.pages.max(1);
+        let by_dirty_bits = self.method.and_then(|_| self.costs.look_at_dirty_bits(looked_at));
+        Prices {
+            // Pages that have just become hot will not fault again.
+            by_page: self.costs.ask_in(calls, asked) + self.costs.track(fresh) + found,
+            by_dirty_bits: by_dirty_bits.map(|look| look + found),
+            whole: self.costs.copy(all),
+        }
+    }
+
+    /// Goes on in another way: copying whole, in the end for as long as `affordable` flushes between trials.
+    fn change(&mut self, to: Kind, affordable: f32, is_trial: bool) {
+        match to {
+            Kind::Whole => return self.copy_whole(affordable, is_trial),
+            Kind::Asked(method) => self.mode = Mode::asked(method, false),
+            Kind::Tiny => self.mode = Mode::Tiny,
+        }
+        self.interval = INTERVALS.start;
+        self.forget();
     }
 
     /// Copies everything from now on, in the end for as long as `affordable` flushes between trials. A trial is two
@@ -367,6 +492,11 @@ impl Policy {
             self.interval = (self.interval * 2).min(affordable).clamp(INTERVALS.start, INTERVALS.end);
         }
         self.mode = Mode::Whole { left: self.interval };
+        self.forget();
+    }
+
+    /// What is hot, and what was written.
+    fn forget(&mut self) {
         self.hot.remove(0..self.pages);
         self.recent.remove(0..self.pages);
         self.test = Test::new();

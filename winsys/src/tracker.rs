@@ -2,6 +2,8 @@
 //!
 //! | tracker | learns by | needs |
 //! | --- | --- | --- |
+//! | `mkwrite` | write faults that a kernel driver remembers | an [object](crate::drm) of the driver's |
+//! | `dirty-bits` | the MMU's dirty bits, which a kernel driver reads: no faults | likewise; an object can change between both |
 //! | [`WriteProtect`] | write faults the kernel resolves and remembers | Linux 6.7, nothing privileged |
 //! | [`Compare`] | nothing: every page is suspected, and a twin decides | nothing |
 //! | [`CopyAll`] | nothing: every page is taken for written | nothing |
@@ -15,10 +17,13 @@ mod copy_all;
 mod write_protect;
 
 use crate::Span;
+use crate::page_size;
 use crate::pager::Pager;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+
+pub use tidemark_kmd_uapi::tidemark_drm::Counters;
 
 pub use compare::Compare;
 pub use copy_all::CopyAll;
@@ -84,9 +89,52 @@ pub trait Tracker: Send + Sync {
         Ok(())
     }
 
+    /// Whether it reports what is written to any mapping of the same memory, and not only to the one it is asked about.
+    fn sees_every_mapping(&self) -> bool {
+        false
+    }
+
+    /// Whether it can go by either [method](Self::set_method), as it is told. It begins with [`Method::Mkwrite`].
+    fn has_methods(&self) -> bool {
+        false
+    }
+
+    /// Goes by another method from here on. What was written before is still reported.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no choice; otherwise the kernel's refusal: then it goes on as before.
+    fn set_method(&self, method: Method) -> io::Result<()> {
+        let _ = method;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What watching has cost so far, where a kernel driver counts.
+    fn counters(&self) -> Option<Counters> {
+        None
+    }
+
     /// Who can hold back pages that it watches, until they are touched. `None` if nobody can.
     fn pager(&self) -> Option<&Pager> {
         None
+    }
+}
+
+/// Ways in which a kernel driver learns what is written to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Pages are write-protected: a fault for each page that is written, once a round. The other pages cost nothing.
+    Mkwrite,
+    /// Dirty bits: no faults, but a round looks at each page that was ever written.
+    DirtyBits,
+}
+
+impl Method {
+    /// Its name in `TIDEMARK_TRACKER`, the log and the profile.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mkwrite => "mkwrite",
+            Self::DirtyBits => "dirty-bits",
+        }
     }
 }
 
@@ -96,6 +144,10 @@ pub enum Choice {
     /// The cheapest that works here.
     #[default]
     Auto,
+    /// [`Method::Mkwrite`].
+    Mkwrite,
+    /// [`Method::DirtyBits`].
+    DirtyBits,
     /// [`WriteProtect`].
     WriteProtect,
     /// [`Compare`].
@@ -106,13 +158,16 @@ pub enum Choice {
 
 impl Choice {
     /// Every value, in the order of preference.
-    pub const ALL: [Self; 4] = [Self::Auto, Self::WriteProtect, Self::Compare, Self::CopyAll];
+    pub const ALL: [Self; 6] =
+        [Self::Auto, Self::Mkwrite, Self::DirtyBits, Self::WriteProtect, Self::Compare, Self::CopyAll];
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Auto => "auto",
+            Self::Mkwrite => Method::Mkwrite.name(),
+            Self::DirtyBits => Method::DirtyBits.name(),
             Self::WriteProtect => write_protect::NAME,
             Self::Compare => compare::NAME,
             Self::CopyAll => copy_all::NAME,
@@ -120,13 +175,13 @@ impl fmt::Display for Choice {
     }
 }
 
-/// The tracker to use. A kernel that cannot do what was asked gets [`Compare`], which is slower and
+/// The tracker to use on stock kernels. A kernel that cannot do what was asked gets [`Compare`], which is slower and
 /// right, and the log says so.
 pub fn select(choice: Choice) -> Arc<dyn Tracker> {
     match choice {
         Choice::Compare => return Arc::new(Compare),
         Choice::CopyAll => return Arc::new(CopyAll),
-        Choice::Auto | Choice::WriteProtect => {}
+        Choice::Auto | Choice::Mkwrite | Choice::DirtyBits | Choice::WriteProtect => {}
     }
     match WriteProtect::new() {
         Ok(tracker) => Arc::new(tracker),
@@ -138,4 +193,23 @@ pub fn select(choice: Choice) -> Arc<dyn Tracker> {
             Arc::new(Compare)
         }
     }
+}
+
+/// Tries a tracker on two pages at `base`, which it watches and nobody else has: whether a page that is written is reported
+/// once, and one that is not never.
+///
+/// # Errors
+/// The kernel's refusal.
+pub(crate) fn is_right(tracker: &dyn Tracker, base: *mut u8) -> io::Result<bool> {
+    let page = page_size();
+    let span = base as usize..base as usize + 2 * page;
+    tracker.arm(span.clone())?;
+    let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
+    tracker.collect(span.clone(), &mut rounds[0])?;
+    // SAFETY: the second page, which the caller gave for this.
+    unsafe { base.add(page).write_volatile(1) };
+    tracker.collect(span.clone(), &mut rounds[1])?;
+    tracker.collect(span.clone(), &mut rounds[2])?;
+    let [before, after, again] = rounds;
+    Ok(before.is_empty() && after.iter().eq([&(span.start + page..span.end)]) && again.is_empty())
 }

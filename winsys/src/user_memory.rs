@@ -29,8 +29,8 @@
 mod access;
 mod runs;
 
-use crate::host_memory;
 use crate::kernel::mappings::{self, Mapping, Mappings};
+use crate::mapping;
 use crate::page_size;
 use crate::sync::LockExt;
 use crate::tracker::Tracker;
@@ -191,7 +191,7 @@ impl Lending {
         let Ways { access, mappings } = self.ways().map_err(Refusal::Unavailable)?;
         let told = mappings.within(&span).map_err(|_| Refusal::NotMapped)?;
         for mapping in &told {
-            if host_memory::owns(mappings, mapping) {
+            if mapping::owns(mappings, mapping) {
                 return Err(Refusal::Own);
             }
             access.load(mapping.span.start, &mut [0]).map_err(Refusal::Unreadable)?;

@@ -3,7 +3,8 @@
 //! The host memory's own view is there all the time. The application may have some of its pages mapped at an address of its
 //! choice, one range at a time: a *placed* view, the same shared memory mapped once more, and watched likewise. It writes
 //! the one that it has mapped at the moment. What it wrote into the other before still has to be reported, so both
-//! are asked, and what was written into a placed view is noted when that goes.
+//! are asked, and what was written into a placed view is noted when that goes. A tracker that sees every mapping of the
+//! memory is asked once.
 //!
 //! To the mirror all of it looks as if it had been written into the host memory's own view.
 
@@ -12,8 +13,8 @@ use crate::mirror::Host;
 use crate::page_set::PageSet;
 use crate::page_size;
 use crate::sync::{LockExt, Mutex};
-use crate::tracker::Tracker;
-use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
+use crate::tracker::{Method, Tracker};
+use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::ops::Range;
 use std::ptr;
@@ -74,6 +75,11 @@ impl Views {
         Self { tracker, host, others: OnceLock::new() }
     }
 
+    /// What watches the host memory's own view.
+    pub(crate) fn tracker(&self) -> &dyn Tracker {
+        &*self.tracker
+    }
+
     /// As [`Tracker::name`].
     pub(crate) fn name(&self) -> &'static str {
         self.tracker.name()
@@ -84,10 +90,15 @@ impl Views {
         self.tracker.compares()
     }
 
+    /// As [`Tracker::set_method`].
+    pub(crate) fn set_method(&self, method: Method) -> io::Result<()> {
+        self.tracker.set_method(method)
+    }
+
     /// As [`Tracker::arm`], for a span of the host memory's own view.
     pub(crate) fn arm(&self, span: Span) -> io::Result<()> {
         self.tracker.arm(span.clone())?;
-        match self.others.get().map(LockExt::hold).as_deref() {
+        match self.others().map(LockExt::hold).as_deref() {
             Some(Others { placed: Some(placed), .. }) => {
                 self.tracker.arm(placed.span_of(&self.pages_of(&span)))
             }
@@ -97,7 +108,7 @@ impl Views {
 
     /// As [`Tracker::collect`], likewise.
     pub(crate) fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        let Some(others) = self.others.get() else { return self.tracker.collect(span, written) };
+        let Some(others) = self.others() else { return self.tracker.collect(span, written) };
         let mut others = others.hold();
         let mut found = Vec::new();
         self.tracker.collect(span.clone(), &mut found)?;
@@ -111,7 +122,7 @@ impl Views {
 
     /// As [`Tracker::peek`], likewise.
     pub(crate) fn peek(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        let Some(others) = self.others.get() else { return self.tracker.peek(span, written) };
+        let Some(others) = self.others() else { return self.tracker.peek(span, written) };
         let others = others.hold();
         let pages = self.pages_of(&span);
         let mut seen = Others { placed: None, written: others.written.clone() };
@@ -151,14 +162,14 @@ impl Views {
         }
         // The application's own pages are where it put them.
         let own = self.host.own().ok_or(io::ErrorKind::Unsupported)?;
-        let alias = own.alias().wrapping_add(pages.start * page_size());
-        let len = pages.len() * page_size();
-        // SAFETY: an old size of zero leaves the mapping of shared memory as it is, and maps its pages once more, where the
-        // caller has given the addresses away.
-        unsafe { rustix::mm::mremap_fixed(alias.cast(), 0, len, MremapFlags::MAYMOVE, address.cast()) }?;
+        let bytes = pages.start * page_size()..pages.end * page_size();
+        // SAFETY: the caller's promise.
+        unsafe { own.map_at(address, bytes) }?;
         let placed = Placed { address: address as usize, pages };
-        let watched = self.tracker.attach(placed.span()).and_then(|()| self.tracker.arm(placed.span()));
-        if let Err(error) = watched {
+        let watch = || self.tracker.attach(placed.span()).and_then(|()| self.tracker.arm(placed.span()));
+        if !self.tracker.sees_every_mapping()
+            && let Err(error) = watch()
+        {
             // The next `collect` fails, and what cannot be collected counts as written.
             log::warn!("a placed view cannot be tracked by {}: {error}", self.tracker.name());
         }
@@ -175,7 +186,7 @@ impl Views {
         let mut others = others.hold();
         let Some(Placed { pages, .. }) = &others.placed else { return Ok(false) };
         let pages = pages.clone();
-        if others.collect_placed(&*self.tracker, &pages).is_err() {
+        if !self.tracker.sees_every_mapping() && others.collect_placed(&*self.tracker, &pages).is_err() {
             others.written.insert(pages);
         }
         let Some(placed) = &others.placed else { return Ok(false) };
@@ -193,6 +204,11 @@ impl Views {
         }?;
         others.placed = None;
         Ok(true)
+    }
+
+    /// What is not told by asking about the host memory's own view.
+    fn others(&self) -> Option<&Mutex<Others>> {
+        self.others.get().filter(|_| !self.tracker.sees_every_mapping())
     }
 
     /// Spans of the host memory's own view.

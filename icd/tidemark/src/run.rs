@@ -24,7 +24,8 @@ each process that used Tidemark goes to standard error.
 
 Options:
   --mode MODE        what is emulated: auto (what the backing driver lacks), always (everything), never
-  --tracker TRACKER  how the CPU's writes are found: auto, write-protect, compare, copy-all
+  --tracker TRACKER  how the CPU's writes are found: auto, mkwrite, dirty-bits, write-protect, compare,
+                     copy-all
   --transfer ENGINE  how bytes cross to the device: auto, aperture, staged, in-place
   --readback WAY     how the device's writes come to the CPU: auto, eager, lazy
   --backing DRIVER   the driver underneath, a manifest or a library (default: lavapipe, or else the first

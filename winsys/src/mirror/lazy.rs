@@ -16,11 +16,10 @@
 use super::host::Host;
 use super::{Device, State, Traffic};
 use crate::Span;
-use crate::host_memory::Arena;
 use crate::page_set::PageSet;
 use crate::page_size;
 use crate::pager::{Faults, Pager, Provider};
-use crate::readback_policy::ReadbackPolicy;
+use crate::readback_policy::{Readback, ReadbackPolicy};
 use crate::sync::{LockExt, Mutex};
 use crate::tracker::Tracker;
 use log::Level;
@@ -53,12 +52,17 @@ pub(super) struct Lazy {
 }
 
 impl Lazy {
-    /// For a mirror of `pages` of `device` in `arena`; `None` if all its readbacks are eager. Those of copied memory are:
+    /// For a mirror of `pages` of `device` that `tracker` watches; `None` if all its readbacks are eager. Those of copied memory are:
     /// the copy would wait for the device, and for locks of the backing driver's, while a thread that holds one of them may
     /// be waiting for the page.
-    pub(super) fn new(arena: &Arena, device: &Device, pages: usize) -> Option<Self> {
-        arena.tracker().pager().filter(|_| matches!(device, Device::Mapped(_)))?;
-        let policy = ReadbackPolicy::new(arena.readback(), pages)?;
+    pub(super) fn new(
+        tracker: &Arc<dyn Tracker>,
+        readback: Readback,
+        device: &Device,
+        pages: usize,
+    ) -> Option<Self> {
+        tracker.pager().filter(|_| matches!(device, Device::Mapped(_)))?;
+        let policy = ReadbackPolicy::new(readback, pages)?;
         let stale = PageSet::new(pages);
         Some(Self { policy, stale, watched: 0..0, window: 0..0, fetched: Traffic::default() })
     }

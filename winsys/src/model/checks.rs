@@ -327,7 +327,7 @@ fn no_write_is_lost_while_the_policy_changes_its_mind() {
     /// Enough for it to copy unasked, and to turn to the tracker again to see whether that still pays.
     const FLUSHES: u8 = 16;
     // It comes to copy the pages that are written each time; and all of them.
-    let by_page = Costs { call: 0.1, look: 0.0, first: 0.0, fault: 0.0, copy: 1.0 };
+    let by_page = Costs { call: 0.1, look: 0.0, first: 0.0, fault: 0.0, dirty_bit: None, copy: 1.0 };
     let whole = Costs { fault: 100.0, ..by_page };
     for costs in [by_page, whole] {
         let [looked, unasked] = (0..FLUSHES)

@@ -5,6 +5,7 @@ use crate::model::Region;
 use crate::readback_policy::Readback;
 use crate::tracker::Tracker;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The arena.
@@ -32,12 +33,18 @@ impl Arena {
 
     /// Always the same bytes.
     pub(crate) fn allocate(&self, size: usize) -> io::Result<HostMemory> {
-        Ok(HostMemory { len: size.next_multiple_of(crate::page_size()) })
+        Ok(HostMemory { tracker: self.tracker.clone(), len: size.next_multiple_of(crate::page_size()) })
+    }
+
+    /// For what is never there.
+    pub(crate) fn allocate_shared(&self, size: usize) -> io::Result<HostMemory> {
+        self.allocate(size)
     }
 }
 
 /// The allocation.
 pub struct HostMemory {
+    tracker: Arc<dyn Tracker>,
     len: usize,
 }
 
@@ -61,5 +68,14 @@ impl HostMemory {
     pub(crate) fn span(&self) -> Span {
         let start = self.view() as usize;
         start..start + self.len
+    }
+
+    pub(crate) fn tracker(&self) -> &Arc<dyn Tracker> {
+        &self.tracker
+    }
+
+    /// Views are nowhere else.
+    pub(crate) unsafe fn map_at(&self, _address: *mut u8, _part: Range<usize>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use std::io;
 use std::sync::{Arc, LazyLock};
-use tidemark_winsys::tracker::{Compare, CopyAll, Tracker, WriteProtect};
+use tidemark_winsys::drm::Objects;
+use tidemark_winsys::tracker::{Compare, CopyAll, Method, Tracker, WriteProtect};
 use tidemark_winsys::{Arena, Costs, Lending, Readback, Span, Trust};
 
 /// A way to find what the host wrote.
@@ -34,7 +35,7 @@ fn write_protect() -> Arc<dyn Tracker> {
 }
 
 /// Every contender. They last from case to case, as an application's do from allocation to allocation.
-static CONTENDERS: LazyLock<[Contender; 11]> = LazyLock::new(|| {
+static CONTENDERS: LazyLock<Vec<Contender>> = LazyLock::new(|| {
     let contender = |name, arena, costs, is_exact| Contender {
         name,
         arena,
@@ -50,9 +51,9 @@ static CONTENDERS: LazyLock<[Contender; 11]> = LazyLock::new(|| {
     let copied = |contender| Contender { is_copied: true, ..contender };
     let lazy = || Arena::new(write_protect()).reading_back(Readback::Lazy);
     // By the first, pages that are written each time are copied unasked; by the second, whole allocations.
-    let by_page = Costs { call: 50.0, look: 0.0, first: 0.0, fault: 0.0, copy: 500.0 };
+    let by_page = Costs { call: 50.0, look: 0.0, first: 0.0, fault: 0.0, dirty_bit: None, copy: 500.0 };
     let whole = Costs { fault: 50_000.0, ..by_page };
-    [
+    let mut contenders = vec![
         contender("copy-all", Arena::new(Arc::new(CopyAll)), None, false),
         contender("compare", Arena::new(Arc::new(Compare)), None, false),
         contender("write-protect", Arena::new(write_protect()), None, true),
@@ -64,7 +65,24 @@ static CONTENDERS: LazyLock<[Contender; 11]> = LazyLock::new(|| {
         lent(Trust::Watched, contender("lent, adaptive by page", lazy(), Some(by_page), false)),
         lent(Trust::Watched, copied(contender("lent, copied", Arena::new(Arc::new(Compare)), None, false))),
         lent(Trust::Blind, contender("lent blindly", Arena::new(write_protect()), None, false)),
-    ]
+    ];
+    // Where the kernel driver is there, as in tests/vm.
+    let objects = |method| Some(Arena::new(write_protect()).of_objects(Objects::open(method).ok()?));
+    let faults = Costs { dirty_bit: Some(400.0), ..by_page };
+    let dirty_bits = Costs { fault: 400.0, dirty_bit: Some(0.0), ..by_page };
+    contenders.extend(
+        [
+            ("mkwrite", Some(Method::Mkwrite), None, true),
+            ("dirty bits", Some(Method::DirtyBits), None, true),
+            ("adaptive on objects, faults", None, Some(faults), false),
+            ("adaptive on objects, dirty bits", None, Some(dirty_bits), false),
+        ]
+        .into_iter()
+        .filter_map(|(name, method, costs, is_exact)| {
+            Some(contender(name, objects(method)?, costs, is_exact))
+        }),
+    );
+    contenders
 });
 
 /// Runs `program` and holds each sync point against the model.

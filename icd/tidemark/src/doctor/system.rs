@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use tidemark_winsys::Arena;
-use tidemark_winsys::drm::render_nodes;
+use tidemark_winsys::drm::{Absent, Objects, render_nodes};
 use tidemark_winsys::kernel::Unsupported;
 use tidemark_winsys::page_size;
 use tidemark_winsys::tracker::{Compare, WriteProtect};
@@ -14,6 +14,7 @@ use tidemark_winsys::tracker::{Compare, WriteProtect};
 pub(super) fn check(list: &mut Checklist<impl Write>) {
     list.ok("kernel", &format!("Linux {}", value("/proc/sys/kernel/osrelease")));
     check_write_tracking(list);
+    check_kernel_driver(list);
     list.ok("userfaultfd", &userfaultfd_rights());
     check_host_memory(list);
     list.ok("mappings", &format!("{} per process (vm.max_map_count)", value("/proc/sys/vm/max_map_count")));
@@ -29,6 +30,25 @@ fn check_write_tracking(list: &mut Checklist<impl Write>) {
             WHAT,
             &format!("{reason}: all mapped pages are compared instead, which is slower"),
             advice(&reason),
+        ),
+    }
+}
+
+/// Whether host memory comes from the kernel driver of Tidemark's own contract.
+fn check_kernel_driver(list: &mut Checklist<impl Write>) {
+    const WHAT: &str = "kernel driver";
+    match Objects::open(None) {
+        Ok(objects) => {
+            let (path, name) = (objects.path().display(), objects.name());
+            list.ok(WHAT, &format!("{path} is used for host memory: {name} tracking, as a trial shows"));
+        }
+        Err(absent @ Absent::NoNode { .. }) => {
+            list.ok(WHAT, &format!("{absent}: host memory is the stock kernel's"));
+        }
+        Err(absent) => list.warn(
+            WHAT,
+            &format!("{absent}: host memory is the stock kernel's"),
+            "bring the kernel module up to date (kmd-uapi/module), or unload it",
         ),
     }
 }

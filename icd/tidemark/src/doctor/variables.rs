@@ -60,7 +60,7 @@ mod tests {
         let marks: Vec<&str> = text.lines().map(|line| &line[..4]).collect();
         assert_eq!(marks, ["warn", "    ", "ok  ", "warn", "    ", "warn", "    "], "{text}");
         assert!(text.contains("there is no such variable"), "{text}");
-        assert!(text.contains("auto, write-protect, compare"), "{text}");
+        assert!(text.contains("auto, mkwrite, dirty-bits"), "{text}");
         assert!(!text.contains("PATH"), "{text}");
     }
 

@@ -2,6 +2,7 @@
 //! eagerly.
 
 use super::*;
+use crate::host_memory::Arena;
 use crate::mirror::tests::{Plain, load, store};
 use crate::mirror::{Contents, Mirror};
 use crate::readback_policy::Readback;
