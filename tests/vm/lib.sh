@@ -13,8 +13,10 @@ prepare() {
     done
     root=$(tests/vm/kernel "$series")
 
-    # Outside of the source tree. Debian's headers lack pahole (for BTF), and name a compiler that may be newer than this
+    # Two may build it at once. Outside of the source tree. Debian's headers lack pahole (for BTF), and name a compiler that may be newer than this
     # machine's and know more switches.
+    exec 8>"$root.lock"
+    flock 8
     mkdir -p "$root/build-module"
     cp --update -r kmd-uapi/include kmd-uapi/module "$root/build-module/"
     local overrides=(CC=gcc CONFIG_DEBUG_INFO_BTF_MODULES=)
@@ -28,22 +30,23 @@ prepare() {
 
     # The initial file system, into $tree.
     tree=$(mktemp -d)
-    trap 'rm -rf "$tree"' EXIT
+    trap 'rm -rf "$tree" "$tree.initrd"' EXIT
     mkdir -p "$tree"/{bin,dev,proc,sys,tmp,modules,host}
     cp "$(command -v busybox)" "$tree/bin/busybox"
     cp tests/vm/init "$tree/init"
     cp "$root"/modules/*.ko "$tree/modules/"
     strip --strip-debug -o "$tree/modules/tidemark.ko" "$root/build-module/module/tidemark.ko"
+    exec 8>&-
 }
 
-# Boots with $tree and QEMU's further arguments; the log is $log. Ends badly if the machine hangs, if the kernel complains,
+# Boots with $tree and QEMU's further arguments; the log is $log, one for each of those who call this. Ends badly if the machine hangs, if the kernel complains,
 # or if `init` does not say that all went well.
 boot() {
-    log=$root/console.log
-    (cd "$tree" && find . | cpio --quiet --create --format newc --owner 0:0) >"$root/initrd"
+    log=$root/console-${0##*/}.log
+    (cd "$tree" && find . | cpio --quiet --create --format newc --owner 0:0) >"$tree.initrd"
     timeout --kill-after 5 "${TIDEMARK_VM_SECONDS:-600}" qemu-system-x86_64 \
         -accel tcg,thread=multi -cpu max -smp 2 -m 1G -nic none -nographic -no-reboot \
-        -kernel "$root/vmlinuz" -initrd "$root/initrd" \
+        -kernel "$root/vmlinuz" -initrd "$tree.initrd" \
         -append "console=ttyS0 mitigations=off tsc=reliable no_timer_check oops=panic panic=-1" \
         "$@" </dev/null >"$log" 2>&1 || {
         tail -n 40 "$log" >&2

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
+mod backend;
 mod collections;
 mod counts;
 mod device;
@@ -40,6 +41,8 @@ const TESTS: &[Test] = tests! {
     jobs::user: failures follows_the_addresses pages_stay_while_a_job_runs copy_on_write over_a_view races;
     lifetime: sharing attached usage unplug module;
     fuzz: calls;
+    backend: mkwrite_faults_once_a_page_and_round dirty_bits_fault_not_at_all the_policy_goes_by_density
+        each_buffer_has_its_own_way placed_views forked_children races unplug;
 };
 
 /// How long a test may take, under emulation on a busy machine.
