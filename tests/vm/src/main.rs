@@ -15,6 +15,7 @@ mod failures;
 mod fuzz;
 mod jobs;
 mod lifetime;
+mod outside;
 mod placement;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -40,6 +41,7 @@ const TESTS: &[Test] = tests! {
     jobs: failures bytes order moves_and_jobs interrupted;
     jobs::user: failures follows_the_addresses pages_stay_while_a_job_runs copy_on_write over_a_view races;
     lifetime: sharing attached usage unplug module;
+    outside: foreign_buffers pins_for_long processes_of_32_bits;
     fuzz: calls;
     backend: mkwrite_faults_once_a_page_and_round dirty_bits_fault_not_at_all the_policy_goes_by_density
         each_buffer_has_its_own_way placed_views forked_children races unplug;
