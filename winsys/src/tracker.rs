@@ -203,6 +203,9 @@ pub fn select(choice: Choice) -> Arc<dyn Tracker> {
 pub(crate) fn is_right(tracker: &dyn Tracker, base: *mut u8) -> io::Result<bool> {
     let page = page_size();
     let span = base as usize..base as usize + 2 * page;
+    // SAFETY: the first byte of each page, which the caller gave for this. Of a page without a page table Linux 6.12
+    // forgets that it is armed; once a neighbour's is made, it counts as written.
+    unsafe { [0, page].into_iter().for_each(|at| base.add(at).write_volatile(1)) };
     tracker.arm(span.clone())?;
     let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
     tracker.collect(span.clone(), &mut rounds[0])?;
