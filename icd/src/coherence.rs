@@ -270,6 +270,13 @@ impl Device {
         }
     }
 
+    /// What signals `semaphore`, or `fence`, is about to be exported by copy: waits until that was given to its queue.
+    pub(crate) fn before_export(&self, semaphore: vk::Semaphore, fence: vk::Fence) -> Result<(), vk::Result> {
+        let Some(coherence) = &self.coherence else { return Ok(()) };
+        // SAFETY: applications keep what pending batches name.
+        unsafe { coherence.held.wait_for_signal(self, coherence, semaphore, fence) }
+    }
+
     /// The host is about to use memory of images itself, by `access`: as a batch would that may use all that is reachable.
     pub(crate) fn around_host_access(&self, access: impl FnOnce() -> vk::Result) -> vk::Result {
         let mirrors: Vec<(Arc<Memory>, Arc<dyn HostView>)> =

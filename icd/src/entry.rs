@@ -239,8 +239,10 @@ commands! {
     vkWaitForPresentKHR = PFN_vkWaitForPresentKHR(device: vk::Device, swapchain: vk::SwapchainKHR, present: u64, timeout: u64) -> vk::Result => crate::swapchain::wait_for_present;
     vkCreateSemaphore = PFN_vkCreateSemaphore(device: vk::Device, info: *const vk::SemaphoreCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, semaphore: *mut vk::Semaphore) -> vk::Result => crate::semaphore::create;
     vkGetSemaphoreFdKHR = PFN_vkGetSemaphoreFdKHR(device: vk::Device, info: *const vk::SemaphoreGetFdInfoKHR<'_>, fd: *mut std::ffi::c_int) -> vk::Result => crate::semaphore::export;
+    vkImportSemaphoreFdKHR = PFN_vkImportSemaphoreFdKHR(device: vk::Device, info: *const vk::ImportSemaphoreFdInfoKHR<'_>) -> vk::Result => crate::semaphore::import;
     vkCreateFence = PFN_vkCreateFence(device: vk::Device, info: *const vk::FenceCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, fence: *mut vk::Fence) -> vk::Result => crate::fence::create;
     vkGetFenceFdKHR = PFN_vkGetFenceFdKHR(device: vk::Device, info: *const vk::FenceGetFdInfoKHR<'_>, fd: *mut std::ffi::c_int) -> vk::Result => crate::fence::export;
+    vkImportFenceFdKHR = PFN_vkImportFenceFdKHR(device: vk::Device, info: *const vk::ImportFenceFdInfoKHR<'_>) -> vk::Result => crate::fence::import;
     vkDestroyEvent = PFN_vkDestroyEvent(device: vk::Device, event: vk::Event, allocator: *const vk::AllocationCallbacks<'_>) -> () => crate::event::destroy;
     vkCmdSetEvent = PFN_vkCmdSetEvent(commands: vk::CommandBuffer, event: vk::Event, stages: vk::PipelineStageFlags) -> () => crate::command_buffer::events::set;
     vkCmdWaitEvents = PFN_vkCmdWaitEvents(commands: vk::CommandBuffer, count: u32, events: *const vk::Event, from: vk::PipelineStageFlags, to: vk::PipelineStageFlags, memory_count: u32, memories: *const vk::MemoryBarrier<'_>, buffer_count: u32, buffers: *const vk::BufferMemoryBarrier<'_>, image_count: u32, images: *const vk::ImageMemoryBarrier<'_>) -> () => crate::command_buffer::events::wait;

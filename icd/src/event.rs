@@ -14,6 +14,9 @@ pub(crate) unsafe fn set(device: vk::Device, event: vk::Event) -> vk::Result {
     state.before_signal();
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { set(device, event) };
+    if let Some(coherence) = &state.coherence {
+        coherence.held.forget_event(event);
+    }
     state.after_signal();
     result
 }
@@ -41,6 +44,7 @@ pub(crate) unsafe fn destroy(
 ) {
     let Some(state) = DEVICES.get(device) else { return };
     if let Some(coherence) = &state.coherence {
+        coherence.held.forget_event(event);
         coherence.set_by_device.exclusive().remove(&event);
     }
     if let Some(destroy) = state.next.vkDestroyEvent {

@@ -55,18 +55,39 @@ pub(crate) unsafe fn export(
     let Some(export) = state.next.vkGetFenceFdKHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: a valid structure.
     let (fence, handle_type) = unsafe { ((*info).fence, (*info).handle_type) };
-    let by_copy =
-        state.coherence.as_ref().filter(|_| handle_type == vk::ExternalFenceHandleTypeFlags::SYNC_FD);
-    if let Some(coherence) = by_copy
-        && let Err(error) = coherence.held.wait_for_signal(vk::Semaphore::null(), fence)
-    {
+    let by_copy = handle_type == vk::ExternalFenceHandleTypeFlags::SYNC_FD;
+    if by_copy && let Err(error) = state.before_export(vk::Semaphore::null(), fence) {
         return error;
     }
     // SAFETY: the arguments are passed on as they came.
     let result = unsafe { export(device, info, fd) };
-    if result == vk::Result::SUCCESS {
+    if let (vk::Result::SUCCESS, Some(coherence)) = (result, &state.coherence)
+        && by_copy
+    {
         // The fence is as if reset, and what it stood for may yet be under way.
-        by_copy.inspect(|coherence| coherence.progress.forget_fence(fence));
+        coherence.progress.forget_fence(fence);
+    }
+    result
+}
+
+/// vkImportFenceFdKHR: what the fence stood for it stands for no more, and others may wait for it from now on. Not if a
+/// sync file was imported: its signal is given already.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn import(device: vk::Device, info: *const vk::ImportFenceFdInfoKHR<'_>) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(import) = state.next.vkImportFenceFdKHR else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: the arguments are passed on as they came.
+    let result = unsafe { import(device, info) };
+    // SAFETY: a valid structure.
+    let (fence, handle_type) = unsafe { ((*info).fence, (*info).handle_type) };
+    if let (vk::Result::SUCCESS, Some(coherence)) = (result, &state.coherence) {
+        coherence.progress.forget_fence(fence);
+        if handle_type != vk::ExternalFenceHandleTypeFlags::SYNC_FD {
+            coherence.held.expect_exports();
+            coherence.external_fences.exclusive().insert(fence);
+        }
     }
     result
 }

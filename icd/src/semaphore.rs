@@ -75,14 +75,36 @@ pub(crate) unsafe fn export(
     let Some(export) = state.next.vkGetSemaphoreFdKHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: a valid structure.
     let (semaphore, handle_type) = unsafe { ((*info).semaphore, (*info).handle_type) };
-    if let Some(coherence) = &state.coherence
-        && handle_type == vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD
-        && let Err(error) = coherence.held.wait_for_signal(semaphore, vk::Fence::null())
+    if handle_type == vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD
+        && let Err(error) = state.before_export(semaphore, vk::Fence::null())
     {
         return error;
     }
     // SAFETY: the arguments are passed on as they came.
     unsafe { export(device, info, fd) }
+}
+
+/// vkImportSemaphoreFdKHR: what the semaphore stood for it stands for no more, and others may wait for it from now on.
+/// Not if a sync file was imported: its signal is given already.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn import(device: vk::Device, info: *const vk::ImportSemaphoreFdInfoKHR<'_>) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(import) = state.next.vkImportSemaphoreFdKHR else { return vk::Result::ERROR_DEVICE_LOST };
+    // SAFETY: the arguments are passed on as they came.
+    let result = unsafe { import(device, info) };
+    // SAFETY: a valid structure.
+    let (semaphore, handle_type) = unsafe { ((*info).semaphore, (*info).handle_type) };
+    if let (vk::Result::SUCCESS, Some(coherence)) = (result, &state.coherence)
+        && handle_type != vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD
+    {
+        coherence.progress.forget_semaphore(semaphore);
+        coherence.held.forget_semaphore(semaphore);
+        coherence.held.expect_exports();
+        coherence.semaphores.exclusive().entry(semaphore.as_raw()).or_default().is_external = true;
+    }
+    result
 }
 
 /// The batches that are done if `semaphore` has reached `value`.

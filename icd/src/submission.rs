@@ -4,13 +4,15 @@
 //! | --- | --- |
 //! | `info` | the four structures a queue takes: what each waits for, signals and uses |
 //! | `copy` | deep copies of them |
-//! | `held` | batches that are kept back until they may go |
+//! | `batch` | batches that are kept back |
+//! | `held` | when these may go |
 //! | `export` | signals that others wait for: given once the data is back |
 //!
 //! A submission is made ready, which flushes what its batches may use, and then forwarded. Two kinds are held back: where
 //! Tidemark copies by the application's own queues, what waits for the host, as it would block the very copies that it
 //! needs; and signals that others wait for, who tell nobody that they did.
 
+mod batch;
 mod copy;
 mod export;
 pub(crate) mod held;

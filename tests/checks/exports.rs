@@ -11,14 +11,19 @@ pub(crate) const CHECKS: &[super::Check] = &[
     ("exported-fence", exported_fence),
     ("exported-semaphore", exported_semaphore),
     ("exported-after-others", exported_after_others),
+    ("exported-before-an-event", exported_before_an_event),
     ("semaphore-of-another-device", semaphore_of_another_device),
+    ("imported-semaphore", imported_semaphore),
+    ("imported-fence", imported_fence),
 ];
 
 /// So large that the device is at it for a while.
 const SIZE: u64 = 4 << 20;
 
 const NO_FENCE: &str = "no fence can be exported as a sync file";
+const NO_OPAQUE_FENCE: &str = "no fence can be exported as an opaque file";
 const NO_SEMAPHORE: &str = "no semaphore can be exported as a sync file";
+const NO_OPAQUE_SEMAPHORE: &str = "no semaphore can be exported as an opaque file";
 
 fn fill(gpu: &Gpu, buffer: &Buffer, value: u8) -> Result<vk::CommandBuffer, Failure> {
     let word = u32::from_ne_bytes([value; 4]);
@@ -44,9 +49,8 @@ fn wait_for_file(fd: RawFd) -> Result<(), Failure> {
     }
 }
 
-/// A fence that can be exported as a sync file; `None` if none can.
-fn new_fence(gpu: &Gpu) -> Result<Option<vk::Fence>, Failure> {
-    let handle_type = vk::ExternalFenceHandleTypeFlags::SYNC_FD;
+/// A fence that can be exported as such a handle; `None` if none can.
+fn new_fence(gpu: &Gpu, handle_type: vk::ExternalFenceHandleTypeFlags) -> Result<Option<vk::Fence>, Failure> {
     let info = vk::PhysicalDeviceExternalFenceInfo::default().handle_type(handle_type);
     let mut properties = vk::ExternalFenceProperties::default();
     // SAFETY: a live physical device.
@@ -101,10 +105,10 @@ fn export_semaphore(
 fn exported_fence() -> Verdict {
     let gpu = Gpu::new()?;
     let buffer = gpu.coherent(SIZE)?;
-    let Some(fence) = new_fence(&gpu)? else { return Ok(Outcome::Skipped(NO_FENCE)) };
+    let handle_type = vk::ExternalFenceHandleTypeFlags::SYNC_FD;
+    let Some(fence) = new_fence(&gpu, handle_type)? else { return Ok(Outcome::Skipped(NO_FENCE)) };
     let commands = ash::khr::external_fence_fd::Device::new(&gpu.instance, &gpu.device);
-    let info =
-        vk::FenceGetFdInfoKHR::default().fence(fence).handle_type(vk::ExternalFenceHandleTypeFlags::SYNC_FD);
+    let info = vk::FenceGetFdInfoKHR::default().fence(fence).handle_type(handle_type);
     for round in 1..=3 {
         gpu.submit(fill(&gpu, &buffer, round)?, fence)?;
         // SAFETY: a fence that can be exported so, with a signal to come.
@@ -174,6 +178,39 @@ fn exported_after_others() -> Verdict {
     Ok(Outcome::Passed)
 }
 
+/// A batch that waits for the host, exported before the host lets it go: the command must not wait for what comes after it.
+fn exported_before_an_event() -> Verdict {
+    let gpu = Gpu::new()?;
+    let (from, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let handle_type = vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
+    let Some(semaphore) = new_semaphore(&gpu, handle_type)? else {
+        return Ok(Outcome::Skipped(NO_SEMAPHORE));
+    };
+    // SAFETY: a live device.
+    let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
+    let regions = [vk::BufferCopy::default().size(SIZE)];
+    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
+    // SAFETY: live objects; the host sets the event.
+    let commands = gpu.record(|commands| unsafe {
+        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
+        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
+    })?;
+    from.write_pattern(5);
+    submit_signalling(&gpu, commands, semaphore)?;
+    let file = export_semaphore(&gpu, semaphore, handle_type)?;
+    // SAFETY: a live event.
+    unsafe { gpu.device.set_event(event) }?;
+    wait_for_file(file)?;
+    gpu.wait_idle()?;
+    to.expect_pattern(5)?;
+    // SAFETY: no longer in use.
+    unsafe {
+        gpu.device.destroy_event(event, None);
+        gpu.device.destroy_semaphore(semaphore, None);
+    }
+    Ok(Outcome::Passed)
+}
+
 /// Another device waits for the semaphore, tells that it is done, and answers by a second one, which this device waits
 /// for in a batch that was submitted long ago.
 fn semaphore_of_another_device() -> Verdict {
@@ -181,7 +218,7 @@ fn semaphore_of_another_device() -> Verdict {
     let (gpu, other) = (Gpu::new()?, Gpu::new()?);
     let (Some(told), Some(answered)) = (new_semaphore(&gpu, handle_type)?, new_semaphore(&gpu, handle_type)?)
     else {
-        return Ok(Outcome::Skipped("no semaphore can be exported as an opaque file"));
+        return Ok(Outcome::Skipped(NO_OPAQUE_SEMAPHORE));
     };
     let [theirs_told, theirs_answered] =
         [told, answered].map(|semaphore| import(&other, export_semaphore(&gpu, semaphore, handle_type)?));
@@ -200,14 +237,17 @@ fn semaphore_of_another_device() -> Verdict {
     let answering = [vk::SubmitInfo::default().signal_semaphores(&theirs_answered)];
     from.write_pattern(4);
     // SAFETY: recorded command buffers, and semaphores that one device signals for the other.
-    unsafe {
+    let seen = unsafe {
         gpu.device.queue_submit(gpu.queue, &behind, fence)?;
         other.device.queue_submit(other.queue, &waiting, their_fence)?;
         other.device.wait_for_fences(&[their_fence], true, LONG)?;
-        written.expect(|_| 3)?;
+        // Answered in any case, lest the batch wait for ever.
+        let seen = written.expect(|_| 3);
         other.device.queue_submit(other.queue, &answering, vk::Fence::null())?;
         gpu.device.wait_for_fences(&[fence], true, LONG)?;
-    }
+        seen
+    };
+    seen?;
     to.expect_pattern(4)?;
     other.wait_idle()?;
     gpu.wait_idle()?;
@@ -237,4 +277,63 @@ fn import(gpu: &Arc<Gpu>, fd: RawFd) -> Result<vk::Semaphore, Failure> {
         commands.import_semaphore_fd(&info)?;
         Ok(semaphore)
     }
+}
+
+/// A device signals what it imported, for the other to wait for in a batch: that this is done tells that the first device is.
+fn imported_semaphore() -> Verdict {
+    let handle_type = vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD;
+    let (gpu, other) = (Gpu::new()?, Gpu::new()?);
+    let Some(told) = new_semaphore(&gpu, handle_type)? else {
+        return Ok(Outcome::Skipped(NO_OPAQUE_SEMAPHORE));
+    };
+    let theirs = import(&other, export_semaphore(&gpu, told, handle_type)?)?;
+    let written = other.coherent(SIZE)?;
+    let (waits, stages, fence) = ([told], [vk::PipelineStageFlags::ALL_COMMANDS], gpu.fence()?);
+    let behind = [vk::SubmitInfo::default().wait_semaphores(&waits).wait_dst_stage_mask(&stages)];
+    submit_signalling(&other, fill(&other, &written, 6)?, theirs)?;
+    // SAFETY: a semaphore that the other device signals, and a live fence.
+    unsafe {
+        gpu.device.queue_submit(gpu.queue, &behind, fence)?;
+        gpu.device.wait_for_fences(&[fence], true, LONG)?;
+    }
+    written.expect(|_| 6)?;
+    other.wait_idle()?;
+    gpu.wait_idle()?;
+    // SAFETY: no longer in use.
+    unsafe {
+        gpu.device.destroy_fence(fence, None);
+        gpu.device.destroy_semaphore(told, None);
+        other.device.destroy_semaphore(theirs, None);
+    }
+    Ok(Outcome::Passed)
+}
+
+/// A device signals a fence that it imported, and the host waits for the one it was exported from.
+fn imported_fence() -> Verdict {
+    let handle_type = vk::ExternalFenceHandleTypeFlags::OPAQUE_FD;
+    let (gpu, other) = (Gpu::new()?, Gpu::new()?);
+    let Some(fence) = new_fence(&gpu, handle_type)? else { return Ok(Outcome::Skipped(NO_OPAQUE_FENCE)) };
+    let theirs = other.fence()?;
+    let [ours, of_other] =
+        [&gpu, &other].map(|gpu| ash::khr::external_fence_fd::Device::new(&gpu.instance, &gpu.device));
+    let info = vk::FenceGetFdInfoKHR::default().fence(fence).handle_type(handle_type);
+    // SAFETY: a fence that can be exported so; the file goes to the import.
+    unsafe {
+        let file = ours.get_fence_fd(&info)?;
+        of_other.import_fence_fd(
+            &vk::ImportFenceFdInfoKHR::default().fence(theirs).handle_type(handle_type).fd(file),
+        )?;
+    }
+    let written = other.coherent(SIZE)?;
+    other.submit(fill(&other, &written, 7)?, theirs)?;
+    // SAFETY: a live fence.
+    unsafe { gpu.device.wait_for_fences(&[fence], true, LONG) }?;
+    written.expect(|_| 7)?;
+    other.wait_idle()?;
+    // SAFETY: no longer in use.
+    unsafe {
+        gpu.device.destroy_fence(fence, None);
+        other.device.destroy_fence(theirs, None);
+    }
+    Ok(Outcome::Passed)
 }

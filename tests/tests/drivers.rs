@@ -29,8 +29,8 @@ const NO_FEEDBACK: &str = "no transform feedback";
 const NO_SURFACES: &str = "no headless surfaces";
 const NO_FENCE_FILE: Skip = ("exported-fence", "no fence can be exported as a sync file");
 const NO_SEMAPHORE_FILE: &str = "no semaphore can be exported as a sync file";
-const NO_OPAQUE_FILE: Skip =
-    ("semaphore-of-another-device", "no semaphore can be exported as an opaque file");
+const NO_OPAQUE_FENCE: Skip = ("imported-fence", "no fence can be exported as an opaque file");
+const NO_OPAQUE_SEMAPHORE: &str = "no semaphore can be exported as an opaque file";
 const NO_HOST_COPIES: &str = "the host cannot copy images";
 const NO_PLACED: &str = "memory cannot be placed at addresses that stay reserved";
 const ALL_IS_COHERENT: &str = "no memory type is cached and not coherent";
@@ -58,7 +58,10 @@ const INSTALLED: &[Skip] = &[
     NO_FENCE_FILE,
     ("exported-semaphore", NO_SEMAPHORE_FILE),
     ("exported-after-others", NO_SEMAPHORE_FILE),
-    NO_OPAQUE_FILE,
+    ("exported-before-an-event", NO_SEMAPHORE_FILE),
+    NO_OPAQUE_FENCE,
+    ("semaphore-of-another-device", NO_OPAQUE_SEMAPHORE),
+    ("imported-semaphore", NO_OPAQUE_SEMAPHORE),
 ];
 
 /// Mesa 25.
@@ -67,7 +70,10 @@ const BACKPORTS: &[Skip] = &[
     NO_FENCE_FILE,
     ("exported-semaphore", NO_SEMAPHORE_FILE),
     ("exported-after-others", NO_SEMAPHORE_FILE),
-    NO_OPAQUE_FILE,
+    ("exported-before-an-event", NO_SEMAPHORE_FILE),
+    NO_OPAQUE_FENCE,
+    ("semaphore-of-another-device", NO_OPAQUE_SEMAPHORE),
+    ("imported-semaphore", NO_OPAQUE_SEMAPHORE),
 ];
 
 const SWIFTSHADER: &[Skip] = &[
@@ -94,6 +100,8 @@ const SWIFTSHADER: &[Skip] = &[
     NO_FENCE_FILE,
     ("exported-semaphore", NO_SEMAPHORE_FILE),
     ("exported-after-others", NO_SEMAPHORE_FILE),
+    ("exported-before-an-event", NO_SEMAPHORE_FILE),
+    NO_OPAQUE_FENCE,
 ];
 
 /// In mode auto Tidemark adds nothing to any of them.

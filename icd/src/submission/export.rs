@@ -11,7 +11,7 @@
 //! with the first such batch, has all signals blocked, as they are the application's, and ends with the device. Threads
 //! that wait for what it is to give do so on the condition variable of the held batches, or in the backing driver.
 
-use super::held::{Batch, Needs};
+use super::batch::{Batch, Needs};
 use super::info::{Info, Payload};
 use crate::coherence::Coherence;
 use crate::config::Config;

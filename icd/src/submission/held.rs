@@ -18,18 +18,18 @@
 //! must not change in between. What is forwarded needs no host, so the flush ends; who waits for a batch that is held
 //! does so on the condition variable.
 
-use super::copy::Copies;
+use super::batch::{self, Batch, Needs};
 use super::export;
 use super::info::{Info, Payload};
 use crate::coherence::Coherence;
 use crate::config::Config;
 use crate::device::Device;
 use crate::queue::Queue;
-use crate::tables::{COMMAND_BUFFERS, HandleMap, QUEUES};
+use crate::tables::{HandleMap, QUEUES};
 use ash::vk::{self, Handle};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidemark_winsys::{LockExt, RwLockExt};
 
@@ -51,145 +51,16 @@ struct State {
     batches: VecDeque<Batch>,
     /// The highest value of each timeline that a forwarded batch signals.
     bound: HandleMap<u64>,
+    /// Events that the host has to set for batches that were forwarded.
+    awaited: Vec<vk::Event>,
 }
-
-pub(super) struct Batch {
-    queue: vk::Queue,
-    needs: Needs,
-    signals: Vec<Payload>,
-    /// All that signal once it is done.
-    fences: Vec<vk::Fence>,
-    kept: Box<dyn Kept>,
-}
-
-/// What must have happened before a batch goes.
-#[derive(Default)]
-pub(super) struct Needs {
-    semaphores: Vec<Payload>,
-    /// Set by the host.
-    events: Vec<vk::Event>,
-    /// Whether what another batch wrote was read back.
-    readback: Option<Arc<AtomicBool>>,
-}
-
-/// A deep copy of a batch.
-struct Copied<I> {
-    info: I,
-    fence: vk::Fence,
-    _copies: Copies,
-}
-
-trait Kept {
-    /// # Safety
-    /// The objects that the batch names must be live, as they have to be while a batch is pending.
-    unsafe fn forward(&self, queue: &Queue, coherence: &Coherence) -> Forwarded;
-}
-
-/// The result, and what is to be held in the place of the batch: its signals.
-type Forwarded = (vk::Result, Option<Batch>);
-
-impl<I: Info> Kept for Copied<I> {
-    unsafe fn forward(&self, queue: &Queue, coherence: &Coherence) -> Forwarded {
-        // SAFETY: the caller's promise; every pointer leads to a copy.
-        unsafe { forward_copy(queue, coherence, &self.info, self.fence) }
-    }
-}
-
-/// The signals of a batch that was forwarded without them, and its fence.
-struct Signals {
-    payloads: Vec<Payload>,
-    has_timeline: bool,
-    fence: vk::Fence,
-}
-
-impl Kept for Signals {
-    unsafe fn forward(&self, queue: &Queue, _: &Coherence) -> Forwarded {
-        let (semaphores, values): (Vec<vk::Semaphore>, Vec<u64>) = self.payloads.iter().copied().unzip();
-        let mut timelines = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values);
-        let mut info = vk::SubmitInfo::default().signal_semaphores(&semaphores);
-        if self.has_timeline {
-            info = info.push_next(&mut timelines);
-        }
-        // SAFETY: the lifetime is for the type alone: the call is over before the arrays are.
-        let info = unsafe { std::mem::transmute::<vk::SubmitInfo<'_>, vk::SubmitInfo<'static>>(info) };
-        // SAFETY: what is signalled is live while the batch is pending. Nothing is used that had to be made ready.
-        (unsafe { super::call(queue, &[info], self.fence) }, None)
-    }
-}
-
-impl Batch {
-    /// Signals and a fence alone, for [`export`].
-    pub(super) fn of_signals(
-        queue: vk::Queue,
-        needs: Needs,
-        signals: Vec<Payload>,
-        fence: vk::Fence,
-        coherence: &Coherence,
-    ) -> Self {
-        let has_timeline = signals.iter().any(|(semaphore, _)| coherence.semaphore(*semaphore).is_timeline);
-        let kept = Box::new(Signals { payloads: signals.clone(), has_timeline, fence });
-        Self { queue, needs, signals, fences: Vec::from([fence]), kept }
-    }
-}
-
-/// Forwards a batch, of which this is the only copy, and the last use.
-///
-/// # Safety
-/// As the command that takes it demands.
-unsafe fn forward_copy<I: Info>(
-    queue: &Queue,
-    coherence: &Coherence,
-    info: &I,
-    fence: vk::Fence,
-) -> Forwarded {
-    // SAFETY: the caller's promise.
-    unsafe {
-        // What nobody notes may be in memory that is mapped before the batch is done.
-        let is_noted = coherence.progress.has_mirrors();
-        let point = super::make_ready(queue, coherence, &[*info], fence);
-        if export::is_exporting(coherence, &info.signals(), fence)
-            && (!is_noted || coherence.is_written_in_flight())
-        {
-            return match export::submit(queue, coherence, *info, fence, point) {
-                Ok(signals) => (vk::Result::SUCCESS, signals),
-                Err(error) => (error, None),
-            };
-        }
-        (super::call(queue, &[*info], fence), None)
-    }
-}
-
-// SAFETY: the pointers of the copies lead to other copies, which go along with them and which nobody else knows.
-unsafe impl Send for Batch {}
 
 impl Needs {
-    /// # Safety
-    /// A valid structure, with live command buffers.
-    unsafe fn of<I: Info>(coherence: &Coherence, info: &I) -> Self {
-        let mut events = Vec::new();
-        // SAFETY: the caller's promise.
-        let (semaphores, command_buffers) = unsafe { (info.waits(), info.command_buffers()) };
-        if !holds_for_host(coherence) {
-            return Self { semaphores, ..Self::default() };
-        }
-        for handle in command_buffers {
-            // SAFETY: as above.
-            if let Some(commands) = unsafe { COMMAND_BUFFERS.find(handle) } {
-                commands.references.hold().host_events(&mut events);
-            }
-        }
-        Self { semaphores, events, readback: None }
-    }
-
-    /// What another batch wrote, which is there once `is_back`.
-    pub(super) fn readback(is_back: Arc<AtomicBool>) -> Self {
-        Self { readback: Some(is_back), ..Self::default() }
-    }
-
     /// For a batch that came after the first `earlier` of those that are held.
     fn are_met(&self, device: &Device, coherence: &Coherence, state: &State, earlier: usize) -> bool {
         self.semaphores.iter().all(|wait| state.is_bound(device, coherence, *wait, earlier))
-            && self.events.iter().all(|event| is_set(device, coherence, *event))
+            && (!holds_for_host(coherence)
+                || self.events.iter().all(|event| is_set(device, coherence, *event)))
             && self.readback.as_ref().is_none_or(|is_back| is_back.load(Ordering::Acquire))
     }
 }
@@ -223,7 +94,18 @@ impl State {
         result != vk::Result::SUCCESS || counter >= value
     }
 
-    /// A batch that signals these is forwarded.
+    /// A batch is forwarded that has these needs and signals.
+    fn note(&mut self, device: &Device, coherence: &Coherence, needs: &Needs, signals: &[Payload]) {
+        self.awaited.extend(needs.events.iter().filter(|event| !is_set(device, coherence, **event)));
+        self.bind(coherence, signals);
+    }
+
+    /// Whether any batch waits for the host to set an event.
+    fn awaits_event(&self, device: &Device, coherence: &Coherence) -> bool {
+        let mut held = self.batches.iter().flat_map(|batch| &batch.needs.events);
+        !self.awaited.is_empty() || held.any(|event| !is_set(device, coherence, *event))
+    }
+
     fn bind(&mut self, coherence: &Coherence, signals: &[Payload]) {
         for (semaphore, value) in signals {
             if coherence.semaphore(*semaphore).is_timeline {
@@ -249,14 +131,14 @@ impl State {
         }
         for info in infos {
             // SAFETY: the caller's promise.
-            let (needs, signals) = unsafe { (Needs::of(coherence, info), info.signals()) };
+            let (needs, signals) = unsafe { (Needs::of(info), info.signals()) };
             if export::is_exporting(coherence, &signals, vk::Fence::null())
                 || !needs.are_met(&queue.device, coherence, self, self.batches.len())
             {
                 return false;
             }
             // A later one of the same call may wait for it.
-            self.bind(coherence, &signals);
+            self.note(&queue.device, coherence, &needs, &signals);
         }
         true
     }
@@ -284,19 +166,21 @@ impl State {
         let mut places = 0..self.batches.len();
         let at = places.find(|at| is_first(*at) && may_go(self, *at))?;
         let batch = self.batches.remove(at)?;
-        let (result, signals) = match QUEUES.get(batch.queue) {
-            // SAFETY: the caller's promise.
-            Some(queue) => unsafe { batch.kept.forward(&queue, coherence) },
-            None => (vk::Result::ERROR_DEVICE_LOST, None),
+        let Some(queue) = QUEUES.get(batch.queue) else {
+            self.batches.insert(at, batch);
+            return Some(Err(vk::Result::ERROR_DEVICE_LOST));
         };
-        match signals {
-            _ if !was_submitted(result) => {
-                // It is lost with the others.
-                self.batches.insert(at, batch);
-                return Some(Err(result));
-            }
-            Some(signals) => self.batches.insert(at, signals),
-            None => self.bind(coherence, &batch.signals),
+        // SAFETY: the caller's promise.
+        let (result, signals) = unsafe { batch.forward(&queue, coherence) };
+        if !was_submitted(result) {
+            // It is lost with the others.
+            self.batches.insert(at, batch);
+            return Some(Err(result));
+        }
+        let given = if signals.is_none() { &*batch.signals } else { &[] };
+        self.note(&queue.device, coherence, &batch.needs, given);
+        if let Some(signals) = signals {
+            self.batches.insert(at, signals);
         }
         Some(Ok(()))
     }
@@ -369,7 +253,7 @@ impl Held {
             return result;
         }
         // SAFETY: the caller's promise.
-        match unsafe { keep(queue, coherence, infos, fence) } {
+        match unsafe { batch::keep(queue, infos, fence) } {
             Ok(batches) => {
                 state.batches.extend(batches);
                 // SAFETY: the caller's promise; what is pending is live.
@@ -517,10 +401,18 @@ impl Held {
 
     /// Waits until no batch that signals `semaphore`, or `fence`, is held.
     ///
+    /// While any batch waits for an event of the host's, nobody knows but that it is the caller who sets it next: then
+    /// whatever is in the way goes at once, ready or not.
+    ///
     /// # Errors
     /// The device is lost, and such a batch may have been dropped.
-    pub(crate) fn wait_for_signal(
+    ///
+    /// # Safety
+    /// As [`release`](Self::release).
+    pub(crate) unsafe fn wait_for_signal(
         &self,
+        device: &Device,
+        coherence: &Coherence,
         semaphore: vk::Semaphore,
         fence: vk::Fence,
     ) -> Result<(), vk::Result> {
@@ -530,56 +422,28 @@ impl Held {
                 || (fence != vk::Fence::null() && batch.fences.contains(&fence))
         };
         while state.batches.iter().any(signals) {
-            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.awaits_event(device, coherence) {
+                log::warn!(
+                    "a sync file is exported while batches wait for the host to set an event: who waits for it may be told \
+                     before the data is back"
+                );
+                let is_in_the_way = |state: &State, _: usize| state.batches.iter().any(signals);
+                // SAFETY: the caller's promise.
+                unsafe { self.forward_all(&mut state, device, coherence, is_in_the_way) };
+            } else {
+                state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
         }
         if self.is_lost() { Err(vk::Result::ERROR_DEVICE_LOST) } else { Ok(()) }
     }
 
-    /// Forgets a semaphore that is destroyed.
+    /// The host has set an event, or destroys it.
+    pub(crate) fn forget_event(&self, event: vk::Event) {
+        self.state.hold().awaited.retain(|awaited| *awaited != event);
+    }
+
+    /// Forgets a semaphore that is destroyed, or means another one now.
     pub(crate) fn forget_semaphore(&self, semaphore: vk::Semaphore) {
         self.state.hold().bound.remove(&semaphore.as_raw());
-    }
-}
-
-/// Batches to be held, one for each structure, or an empty one for a fence alone.
-///
-/// # Safety
-/// Valid structures with their arrays and chains, and live command buffers.
-unsafe fn keep<I: Info>(
-    queue: &Queue,
-    coherence: &Coherence,
-    infos: &[I],
-    fence: vk::Fence,
-) -> Result<Vec<Batch>, vk::StructureType> {
-    let Some((last, others)) = infos.split_last() else {
-        // SAFETY: a valid structure, with nothing in it.
-        return unsafe { Ok(vec![keep_one(queue, coherence, &vk::SubmitInfo::default(), fence)?]) };
-    };
-    let one = |info: &I, fence| {
-        // SAFETY: the caller's promise.
-        unsafe { keep_one(queue, coherence, info, fence) }
-    };
-    others.iter().map(|info| one(info, vk::Fence::null())).chain([one(last, fence)]).collect()
-}
-
-/// # Safety
-/// As [`keep`].
-unsafe fn keep_one<I: Info>(
-    queue: &Queue,
-    coherence: &Coherence,
-    info: &I,
-    fence: vk::Fence,
-) -> Result<Batch, vk::StructureType> {
-    let (mut info, mut copies) = (*info, Copies::default());
-    // SAFETY: the caller's promise.
-    unsafe {
-        info.copy_to(&mut copies)?;
-        Ok(Batch {
-            queue: queue.handle,
-            needs: Needs::of(coherence, &info),
-            signals: info.signals(),
-            fences: info.fences().iter().copied().chain([fence]).collect(),
-            kept: Box::new(Copied { info, fence, _copies: copies }),
-        })
     }
 }

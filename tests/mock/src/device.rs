@@ -5,6 +5,7 @@ use crate::external;
 use crate::loss::Loss;
 use crate::memory::Memory;
 use crate::misuse::{misuse, say};
+use crate::opaque::{self, Carriers};
 use crate::physical_device::{self, PHYSICAL_DEVICES};
 use crate::queue;
 use crate::shape::Shape;
@@ -23,9 +24,12 @@ pub(crate) static DEVICES: Table<Device> = Table::new();
 
 /// The mock's state of a device.
 pub(crate) struct Device {
+    pub(crate) handle: vk::Device,
     pub(crate) next: entry::device::Fns,
     /// Lavapipe's commands that every driver has.
     pub(crate) core: ash::DeviceFnV1_0,
+    /// And those that every driver of Vulkan 1.2 has.
+    pub(crate) core2: ash::DeviceFnV1_2,
     pub(crate) shape: &'static Shape,
     pub(crate) memories: Table<Memory>,
     pub(crate) counters: Counters,
@@ -34,6 +38,7 @@ pub(crate) struct Device {
     pub(crate) turn: Mutex<()>,
     /// Handles of queues that lavapipe does not have, by index.
     pub(crate) queues: Mutex<BTreeMap<u32, vk::Queue>>,
+    pub(crate) carriers: Carriers,
 }
 
 /// What a device did for the host.
@@ -132,20 +137,24 @@ pub(crate) unsafe fn create(
     };
     // SAFETY: a live device.
     let next = entry::device::Fns::load(|name| unsafe { get?(handle, name.as_ptr()) });
-    let core = ash::DeviceFnV1_0::load(|name| {
+    let find = |name: &CStr| {
         // SAFETY: a live device.
         let found = get.and_then(|get| unsafe { get(handle, name.as_ptr()) });
         found.map_or(std::ptr::null(), |found| found as *const _)
-    });
+    };
+    let (core, core2) = (ash::DeviceFnV1_0::load(find), ash::DeviceFnV1_2::load(find));
     let device = Device {
+        handle,
         next,
         core,
+        core2,
         shape: state.shape,
         memories: Table::new(),
         counters: Counters::default(),
         loss: Loss::new(),
         turn: Mutex::default(),
         queues: Mutex::default(),
+        carriers: Carriers::default(),
     };
     DEVICES.insert(handle, device);
     vk::Result::SUCCESS
@@ -229,6 +238,7 @@ pub(crate) unsafe fn proc_addr(device: vk::Device, name: *const c_char) -> vk::P
 pub(crate) unsafe fn destroy(device: vk::Device, allocator: *const vk::AllocationCallbacks<'_>) {
     let Some(state) = DEVICES.remove(device) else { return };
     state.counters.log(state.shape.name, &state.left());
+    opaque::end(&state);
     if let Some(destroy) = state.next.vkDestroyDevice {
         // SAFETY: the arguments are passed on as they came.
         unsafe { destroy(device, allocator) }

@@ -94,6 +94,7 @@ commands! {
     vkWaitSemaphores | vkWaitSemaphoresKHR = PFN_vkWaitSemaphores(device: vk::Device, info: *const vk::SemaphoreWaitInfo<'_>, timeout: u64) -> vk::Result => crate::loss::wait_semaphores;
     vkGetSemaphoreCounterValue | vkGetSemaphoreCounterValueKHR = PFN_vkGetSemaphoreCounterValue(device: vk::Device, semaphore: vk::Semaphore, value: *mut u64) -> vk::Result => crate::loss::counter_value;
     vkAcquireNextImageKHR = PFN_vkAcquireNextImageKHR(device: vk::Device, swapchain: vk::SwapchainKHR, timeout: u64, semaphore: vk::Semaphore, fence: vk::Fence, index: *mut u32) -> vk::Result => crate::loss::acquire;
+    vkResetFences = PFN_vkResetFences(device: vk::Device, count: u32, fences: *const vk::Fence) -> vk::Result => crate::external::reset_fences;
     vkCreateFence = PFN_vkCreateFence(device: vk::Device, info: *const vk::FenceCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, fence: *mut vk::Fence) -> vk::Result => crate::external::create_fence;
     vkCreateSemaphore = PFN_vkCreateSemaphore(device: vk::Device, info: *const vk::SemaphoreCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, semaphore: *mut vk::Semaphore) -> vk::Result => crate::external::create_semaphore;
 
@@ -126,4 +127,6 @@ commands! {
     external:
     vkGetFenceFdKHR = PFN_vkGetFenceFdKHR(device: vk::Device, info: *const vk::FenceGetFdInfoKHR<'_>, fd: *mut c_int) -> vk::Result => crate::external::get_fence_fd;
     vkGetSemaphoreFdKHR = PFN_vkGetSemaphoreFdKHR(device: vk::Device, info: *const vk::SemaphoreGetFdInfoKHR<'_>, fd: *mut c_int) -> vk::Result => crate::external::get_semaphore_fd;
+    vkImportFenceFdKHR = PFN_vkImportFenceFdKHR(device: vk::Device, info: *const vk::ImportFenceFdInfoKHR<'_>) -> vk::Result => crate::external::import_fence_fd;
+    vkImportSemaphoreFdKHR = PFN_vkImportSemaphoreFdKHR(device: vk::Device, info: *const vk::ImportSemaphoreFdInfoKHR<'_>) -> vk::Result => crate::external::import_semaphore_fd;
 }

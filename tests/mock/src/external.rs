@@ -1,14 +1,16 @@
-//! Fences and semaphores that are exported as sync files, which lavapipe does not do, where the environment claims
-//! VK_KHR_external_fence_fd and VK_KHR_external_semaphore_fd.
+//! Fences and semaphores that are exported and imported, which lavapipe does not do, where the environment claims
+//! VK_KHR_external_fence_fd and VK_KHR_external_semaphore_fd: as sync files, to export alone, and as files that are
+//! [`opaque`].
 //!
-//! A file is an eventfd that a thread of the mock's makes readable once lavapipe says that the signal was given: what
+//! A sync file is an eventfd that a thread of the mock's makes readable once lavapipe says that the signal was given: what
 //! waits by it says nothing to any Vulkan command. A fence must not be submitted again before its file is readable, as
 //! it is reset then only.
 
 use crate::device::{DEVICES, Device};
 use crate::entry;
 use crate::misuse::misuse;
-use crate::physical_device::{self, PHYSICAL_DEVICES};
+use crate::opaque;
+use crate::physical_device::{self, PHYSICAL_DEVICES, find_input};
 use crate::queue;
 use ash::vk::{self, Handle};
 use std::collections::BTreeSet;
@@ -22,7 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The command of this name, if its extension is claimed.
 pub(crate) fn find(name: &CStr) -> vk::PFN_vkVoidFunction {
     let found = entry::external::find(name)?;
-    let extension = if name == c"vkGetFenceFdKHR" { FENCES } else { SEMAPHORES };
+    let is_of_fences = [c"vkGetFenceFdKHR", c"vkImportFenceFdKHR"].contains(&name);
+    let extension = if is_of_fences { FENCES } else { SEMAPHORES };
     physical_device::is_claimed(extension).then_some(found)
 }
 
@@ -38,13 +41,18 @@ pub(crate) unsafe fn fence_properties(
     info: *const vk::PhysicalDeviceExternalFenceInfo<'_>,
     properties: *mut vk::ExternalFenceProperties<'_>,
 ) {
-    let handle_type = vk::ExternalFenceHandleTypeFlags::SYNC_FD;
     // SAFETY: valid structures; the arguments are passed on as they came.
     unsafe {
-        if (*info).handle_type == handle_type && physical_device::is_claimed(FENCES) {
-            (*properties).export_from_imported_handle_types = vk::ExternalFenceHandleTypeFlags::empty();
+        let handle_type = (*info).handle_type;
+        let is_sync = handle_type == vk::ExternalFenceHandleTypeFlags::SYNC_FD;
+        let is_opaque = handle_type == vk::ExternalFenceHandleTypeFlags::OPAQUE_FD;
+        if (is_sync || is_opaque) && physical_device::is_claimed(FENCES) {
+            let features = vk::ExternalFenceFeatureFlags::EXPORTABLE;
+            let opaque = features | vk::ExternalFenceFeatureFlags::IMPORTABLE;
+            let none = vk::ExternalFenceHandleTypeFlags::empty();
+            (*properties).export_from_imported_handle_types = if is_opaque { handle_type } else { none };
             (*properties).compatible_handle_types = handle_type;
-            (*properties).external_fence_features = vk::ExternalFenceFeatureFlags::EXPORTABLE;
+            (*properties).external_fence_features = if is_opaque { opaque } else { features };
         } else if let Some(get) = PHYSICAL_DEVICES
             .get(handle)
             .and_then(|state| state.fns.vkGetPhysicalDeviceExternalFenceProperties)
@@ -63,13 +71,18 @@ pub(crate) unsafe fn semaphore_properties(
     info: *const vk::PhysicalDeviceExternalSemaphoreInfo<'_>,
     properties: *mut vk::ExternalSemaphoreProperties<'_>,
 ) {
-    let handle_type = vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
     // SAFETY: valid structures; the arguments are passed on as they came.
     unsafe {
-        if (*info).handle_type == handle_type && physical_device::is_claimed(SEMAPHORES) {
-            (*properties).export_from_imported_handle_types = vk::ExternalSemaphoreHandleTypeFlags::empty();
+        let handle_type = (*info).handle_type;
+        let is_sync = handle_type == vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
+        let is_opaque = handle_type == vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD;
+        if (is_sync || is_opaque) && physical_device::is_claimed(SEMAPHORES) {
+            let features = vk::ExternalSemaphoreFeatureFlags::EXPORTABLE;
+            let opaque = features | vk::ExternalSemaphoreFeatureFlags::IMPORTABLE;
+            let none = vk::ExternalSemaphoreHandleTypeFlags::empty();
+            (*properties).export_from_imported_handle_types = if is_opaque { handle_type } else { none };
             (*properties).compatible_handle_types = handle_type;
-            (*properties).external_semaphore_features = vk::ExternalSemaphoreFeatureFlags::EXPORTABLE;
+            (*properties).external_semaphore_features = if is_opaque { opaque } else { features };
         } else if let Some(get) = PHYSICAL_DEVICES
             .get(handle)
             .and_then(|state| state.fns.vkGetPhysicalDeviceExternalSemaphoreProperties)
@@ -115,13 +128,12 @@ pub(crate) unsafe fn create_semaphore(
     let state = device(handle);
     let Some(create) = state.next.vkCreateSemaphore else { return vk::Result::ERROR_DEVICE_LOST };
     state.counters.objects.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: a valid structure with its chain, of which the first one of this tag is copied.
-    let kind = unsafe {
-        let mut at = (*info).p_next.cast::<vk::BaseInStructure<'_>>();
-        while at.as_ref().is_some_and(|link| link.s_type != vk::StructureType::SEMAPHORE_TYPE_CREATE_INFO) {
-            at = (*at).p_next;
-        }
-        at.cast::<vk::SemaphoreTypeCreateInfo<'_>>().as_ref()
+    // SAFETY: a valid structure with its chain.
+    let (kind, export) = unsafe {
+        (
+            find_input::<vk::SemaphoreTypeCreateInfo<'_>>((*info).p_next),
+            find_input::<vk::ExportSemaphoreCreateInfo<'_>>((*info).p_next),
+        )
     };
     let mut kind = kind.map(|kind| {
         vk::SemaphoreTypeCreateInfo::default()
@@ -132,8 +144,14 @@ pub(crate) unsafe fn create_semaphore(
     if let Some(kind) = &mut kind {
         info = info.push_next(kind);
     }
-    // SAFETY: the other arguments are passed on as they came.
-    unsafe { create(handle, &raw const info, allocator, semaphore) }
+    // SAFETY: the other arguments are passed on as they came; the command stores a handle if it succeeds.
+    unsafe {
+        let result = create(handle, &raw const info, allocator, semaphore);
+        if result == vk::Result::SUCCESS && export.is_some_and(|info| !info.handle_types.is_empty()) {
+            opaque::share(*semaphore);
+        }
+        result
+    }
 }
 
 /// vkDestroyFence.
@@ -147,6 +165,7 @@ pub(crate) unsafe fn destroy_fence(
 ) {
     let state = device(handle);
     state.counters.objects.fetch_sub(u64::from(!fence.is_null()), Ordering::Relaxed);
+    opaque::forget(fence);
     // SAFETY: the arguments are passed on as they came.
     unsafe { (state.core.destroy_fence)(handle, fence, allocator) }
 }
@@ -162,6 +181,7 @@ pub(crate) unsafe fn destroy_semaphore(
 ) {
     let state = device(handle);
     state.counters.objects.fetch_sub(u64::from(!semaphore.is_null()), Ordering::Relaxed);
+    opaque::forget(semaphore);
     // SAFETY: the arguments are passed on as they came.
     unsafe { (state.core.destroy_semaphore)(handle, semaphore, allocator) }
 }
@@ -200,8 +220,15 @@ pub(crate) unsafe fn submit(
         }
     }
     signals().insert(fence.as_raw());
-    // SAFETY: the arguments are passed on as they came.
-    unsafe { queue::submit(queue, count, submits, fence) }
+    // SAFETY: the arguments are passed on as they came, or as structures that mean the same.
+    unsafe {
+        let infos = opaque::Infos::of(opaque::array(submits, count));
+        if infos.share(fence) {
+            infos.submit(queue, fence)
+        } else {
+            queue::submit(queue, count, submits, fence)
+        }
+    }
 }
 
 /// vkQueueSubmit2.
@@ -224,8 +251,15 @@ pub(crate) unsafe fn submit2(
         }
     }
     signals().insert(fence.as_raw());
-    // SAFETY: the arguments are passed on as they came.
-    unsafe { queue::submit2(queue, count, submits, fence) }
+    // SAFETY: the arguments are passed on as they came, or what is shared with timelines in its place.
+    unsafe {
+        let infos = opaque::Infos::of2(opaque::array(submits, count));
+        if infos.share(fence) {
+            infos.submit(queue, fence)
+        } else {
+            queue::submit2(queue, count, submits, fence)
+        }
+    }
 }
 
 /// vkGetFenceFdKHR.
@@ -239,8 +273,12 @@ pub(crate) unsafe fn get_fence_fd(
 ) -> vk::Result {
     // SAFETY: a valid structure, and room for a file.
     unsafe {
+        if (*info).handle_type == vk::ExternalFenceHandleTypeFlags::OPAQUE_FD {
+            *fd = opaque::export((*info).fence);
+            return vk::Result::SUCCESS;
+        }
         expect_signal("vkGetFenceFdKHR", (*info).fence.as_raw());
-        *fd = readable_after(handle, (*info).fence, false);
+        *fd = readable_after_fence(&device(handle), (*info).fence);
     }
     vk::Result::SUCCESS
 }
@@ -254,58 +292,103 @@ pub(crate) unsafe fn get_semaphore_fd(
     info: *const vk::SemaphoreGetFdInfoKHR<'_>,
     fd: *mut c_int,
 ) -> vk::Result {
-    let state = device(handle);
-    let core = &state.core;
-    let (mut fence, mut queue) = (vk::Fence::null(), vk::Queue::null());
-    let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
-    // SAFETY: a valid structure, live objects, and room for a file.
+    // SAFETY: a valid structure, and room for a file.
     unsafe {
+        if (*info).handle_type == vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD {
+            *fd = opaque::export((*info).semaphore);
+            return vk::Result::SUCCESS;
+        }
         expect_signal("vkGetSemaphoreFdKHR", (*info).semaphore.as_raw());
-        let semaphores = [(*info).semaphore];
-        let submits = vk::SubmitInfo::default().wait_semaphores(&semaphores).wait_dst_stage_mask(&stages);
-        let new = vk::FenceCreateInfo::default();
-        let result = (core.create_fence)(handle, &raw const new, std::ptr::null(), &raw mut fence);
-        if result != vk::Result::SUCCESS {
-            return result;
+        let Some(payload) = opaque::payload((*info).semaphore) else {
+            misuse(format_args!("vkGetSemaphoreFdKHR: {:?} cannot be exported", (*info).semaphore));
+        };
+        let signalled = payload.clone();
+        let wait = move |_: &Device, timeout| signalled.wait(timeout);
+        *fd = readable_after(&device(handle), wait, move |_| payload.set(false));
+    }
+    vk::Result::SUCCESS
+}
+
+/// vkImportFenceFdKHR.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn import_fence_fd(_: vk::Device, info: *const vk::ImportFenceFdInfoKHR<'_>) -> vk::Result {
+    // SAFETY: a valid structure, of which the descriptor is handed over.
+    unsafe {
+        if (*info).handle_type != vk::ExternalFenceHandleTypeFlags::OPAQUE_FD {
+            misuse(format_args!(
+                "vkImportFenceFdKHR: fences of {:?} cannot be imported",
+                (*info).handle_type
+            ));
         }
-        (core.get_device_queue)(handle, 0, 0, &raw mut queue);
-        let turn = state.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = (core.queue_submit)(queue, 1, &raw const submits, fence);
-        drop(turn);
-        if result == vk::Result::SUCCESS {
-            *fd = readable_after(handle, fence, true);
-        }
-        result
+        opaque::import((*info).fence, (*info).fd)
     }
 }
 
-/// An eventfd that becomes readable after `fence`, which is then reset, or destroyed.
+/// vkImportSemaphoreFdKHR.
 ///
 /// # Safety
-/// The fence must live until then.
-unsafe fn readable_after(handle: vk::Device, fence: vk::Fence, is_own: bool) -> c_int {
+/// As the specification demands.
+pub(crate) unsafe fn import_semaphore_fd(
+    _: vk::Device,
+    info: *const vk::ImportSemaphoreFdInfoKHR<'_>,
+) -> vk::Result {
+    // SAFETY: a valid structure, of which the descriptor is handed over.
+    unsafe {
+        if (*info).handle_type != vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD {
+            misuse(format_args!(
+                "vkImportSemaphoreFdKHR: semaphores of {:?} cannot be imported",
+                (*info).handle_type
+            ));
+        }
+        opaque::import((*info).semaphore, (*info).fd)
+    }
+}
+
+/// vkResetFences.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn reset_fences(handle: vk::Device, count: u32, fences: *const vk::Fence) -> vk::Result {
     let state = device(handle);
+    // SAFETY: that many fences.
+    for fence in unsafe { std::slice::from_raw_parts(fences, count as usize) } {
+        opaque::payload(*fence).inspect(|payload| payload.set(false));
+    }
+    // SAFETY: the arguments are passed on as they came.
+    unsafe { (state.core.reset_fences)(handle, count, fences) }
+}
+
+/// An eventfd that becomes readable after `fence`, which is then reset.
+fn readable_after_fence(device: &Arc<Device>, fence: vk::Fence) -> c_int {
+    let wait = move |device: &Device, timeout| {
+        // SAFETY: a fence that lives until this is done with it.
+        let result =
+            unsafe { (device.core.wait_for_fences)(device.handle, 1, &raw const fence, vk::TRUE, timeout) };
+        result == vk::Result::SUCCESS
+    };
+    readable_after(device, wait, move |device| {
+        // SAFETY: as above.
+        let result = unsafe { (device.core.reset_fences)(device.handle, 1, &raw const fence) };
+        result.result().unwrap_or_else(|error| misuse(format_args!("vkResetFences: {error}")));
+    })
+}
+
+/// An eventfd that becomes readable after `wait`, and what is to be done `then`, both as [`opaque::carry`] takes them.
+fn readable_after(
+    device: &Arc<Device>,
+    wait: impl Fn(&Device, u64) -> bool + Send + 'static,
+    then: impl FnOnce(&Device) + Send + 'static,
+) -> c_int {
     // SAFETY: a new descriptor.
-    let (ours, theirs) = unsafe {
+    let (mut ours, theirs) = unsafe {
         let file = File::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC));
         let theirs = libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 0);
         (file, File::from_raw_fd(theirs))
     };
-    std::thread::spawn(move || {
-        let (mut ours, core) = (ours, &state.core);
-        // SAFETY: a fence that lives until this is done with it.
-        unsafe {
-            (core.wait_for_fences)(handle, 1, &raw const fence, vk::TRUE, u64::MAX)
-                .result()
-                .unwrap_or_else(|error| misuse(format_args!("vkWaitForFences: {error}")));
-            if is_own {
-                (core.destroy_fence)(handle, fence, std::ptr::null());
-            } else {
-                (core.reset_fences)(handle, 1, &raw const fence)
-                    .result()
-                    .unwrap_or_else(|error| misuse(format_args!("vkResetFences: {error}")));
-            }
-        }
+    opaque::carry(device, wait, move |device| {
+        then(device);
         // An eventfd takes as many.
         let _ = ours.write_all(&1u64.to_ne_bytes());
     });

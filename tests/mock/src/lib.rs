@@ -22,6 +22,7 @@
 //! | `lavapipe` | loading the driver that does the work |
 //! | `instance`, `physical_device`, `device`, `queue`, `memory`, `requirements`, `resources` | the commands, by the Vulkan object they work on |
 //! | `external` | exports of fences and semaphores as sync files |
+//! | `opaque` | fences and semaphores that devices share |
 //! | `loss` | losing the device |
 //! | `shape` | the memory types of each device |
 //! | `mapping` | what the host sees of an allocation, and which ranges it may flush |
@@ -39,6 +40,7 @@ mod loss;
 mod mapping;
 mod memory;
 mod misuse;
+mod opaque;
 mod physical_device;
 mod queue;
 mod requirements;

@@ -6,6 +6,7 @@
 
 use crate::device::{DEVICES, Device};
 use crate::misuse::misuse;
+use crate::opaque;
 use ash::vk;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -107,10 +108,27 @@ pub(crate) unsafe fn wait_for_fences(
     timeout: u64,
 ) -> vk::Result {
     let state = device(handle);
-    // SAFETY: the arguments are passed on, but for the timeout.
-    state
-        .loss
-        .wait(timeout, |timeout| unsafe { (state.core.wait_for_fences)(handle, count, fences, all, timeout) })
+    // SAFETY: that many fences.
+    let named = unsafe { opaque::array(fences, count) };
+    let shared: Vec<_> = named.iter().filter_map(|fence| opaque::payload(*fence)).collect();
+    if shared.is_empty() {
+        // SAFETY: the arguments are passed on, but for the timeout.
+        return state.loss.wait(timeout, |timeout| unsafe {
+            (state.core.wait_for_fences)(handle, count, fences, all, timeout)
+        });
+    }
+    if shared.len() != named.len() || (all == vk::FALSE && count > 1) {
+        misuse(format_args!(
+            "vkWaitForFences: what is shared is waited for with other fences, which the mock cannot"
+        ));
+    }
+    state.loss.wait(timeout, |timeout| {
+        if shared.iter().all(|payload| payload.wait(timeout)) {
+            vk::Result::SUCCESS
+        } else {
+            vk::Result::TIMEOUT
+        }
+    })
 }
 
 /// vkWaitSemaphores.
@@ -154,8 +172,12 @@ pub(crate) unsafe fn acquire(
 /// As the specification demands.
 pub(crate) unsafe fn fence_status(handle: vk::Device, fence: vk::Fence) -> vk::Result {
     let state = device(handle);
-    // SAFETY: the arguments are passed on as they came.
-    state.loss.or_lost(|| unsafe { (state.core.get_fence_status)(handle, fence) })
+    state.loss.or_lost(|| match opaque::payload(fence) {
+        Some(payload) if payload.is_signalled() => vk::Result::SUCCESS,
+        Some(_) => vk::Result::NOT_READY,
+        // SAFETY: the arguments are passed on as they came.
+        None => unsafe { (state.core.get_fence_status)(handle, fence) },
+    })
 }
 
 /// vkGetSemaphoreCounterValue.

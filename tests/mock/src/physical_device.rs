@@ -142,6 +142,15 @@ unsafe fn find<'a, T: vk::TaggedStructure>(chain: *mut c_void) -> Option<&'a mut
     None
 }
 
+/// The same in a chain that is only read.
+///
+/// # Safety
+/// `chain` must be null or a valid input chain.
+pub(crate) unsafe fn find_input<'a, T: vk::TaggedStructure>(chain: *const c_void) -> Option<&'a T> {
+    // SAFETY: the caller's promise; nothing is written.
+    unsafe { find::<T>(chain.cast_mut()) }.map(|found| &*found)
+}
+
 /// VkPhysicalDeviceMapMemoryPlacedFeaturesEXT, which is newer than the headers `ash` was generated from.
 #[repr(C)]
 struct PlacedFeatures {

@@ -129,6 +129,11 @@ fn remember(device: Arc<Device>, lavapipe: vk::Queue, index: u32) -> vk::Queue {
     handle
 }
 
+/// The device of a queue.
+pub(crate) fn device_of(queue: vk::Queue) -> Option<Arc<Device>> {
+    QUEUES.get(queue).map(|queue| queue.device.clone())
+}
+
 /// Lavapipe's queue in the place of `queue`, for one user at a time.
 fn enter<T>(queue: vk::Queue, work: impl FnOnce(&Device, vk::Queue) -> T) -> Option<T> {
     let state = QUEUES.get(queue)?;

@@ -214,7 +214,7 @@ pub const COMMANDS: &Table = &[
     // Not safe: each tells that a batch is done, or lets others tell. The README names them among the limits.
     (
         Because("a wait by this way is not followed yet: the data comes back at the next one that is"),
-        &["vkGetQueryPoolResults", "vkImportFenceFdKHR", "vkImportSemaphoreFdKHR", "vkWaitForPresent2KHR"],
+        &["vkGetQueryPoolResults", "vkWaitForPresent2KHR"],
     ),
 ];
 

@@ -97,6 +97,8 @@ pub const CLAIMED: &[(&str, &str)] = &[
     ("vkGetFenceFdKHR", "VK_KHR_external_fence_fd"),
     ("vkCreateSemaphore", "VK_KHR_external_semaphore_fd"),
     ("vkGetSemaphoreFdKHR", "VK_KHR_external_semaphore_fd"),
+    ("vkImportFenceFdKHR", "VK_KHR_external_fence_fd"),
+    ("vkImportSemaphoreFdKHR", "VK_KHR_external_semaphore_fd"),
 ];
 
 pub const ROWS: &[Row] = &[
@@ -300,4 +302,6 @@ pub const ROWS: &[Row] = &[
     row(&["vkGetFenceFdKHR"], "exported-fence", Misuse("lavapipe", "nothing signals")),
     row(&["vkCreateSemaphore"], "exported-semaphore", BYTE),
     row(&["vkGetSemaphoreFdKHR"], "exported-semaphore", Misuse("lavapipe", "nothing signals")),
+    row(&["vkImportFenceFdKHR"], "imported-fence", BYTE),
+    row(&["vkImportSemaphoreFdKHR"], "imported-semaphore", BYTE),
 ];
