@@ -270,6 +270,15 @@ impl Device {
         }
     }
 
+    /// The application is about to use a swapchain: waits until nothing that presents to it is held.
+    pub(crate) fn before_swapchain(&self, swapchain: vk::SwapchainKHR) {
+        if let Some(coherence) = &self.coherence
+            && coherence.held.is_needed(coherence)
+        {
+            coherence.held.wait_for_presents(self, coherence, swapchain);
+        }
+    }
+
     /// What signals `semaphore`, or `fence`, is about to be exported by copy: waits until that was given to its queue.
     pub(crate) fn before_export(&self, semaphore: vk::Semaphore, fence: vk::Fence) -> Result<(), vk::Result> {
         let Some(coherence) = &self.coherence else { return Ok(()) };

@@ -39,6 +39,12 @@ impl Failure for vk::PFN_vkVoidFunction {
     }
 }
 
+/// The types of commands: those that `ash` knows, and others.
+mod types {
+    pub(crate) use crate::swapchain::PFN_vkWaitForPresent2KHR;
+    pub(crate) use ash::vk::*;
+}
+
 macro_rules! commands {
     ($(#[$doc:meta])* $level:ident: $($(#[$note:meta])* $name:ident $(| $alias:ident)* = $pfn:ident ($($arg:ident: $ty:ty),*) -> $ret:ty => $body:path;)*) => {
         $(#[$doc])*
@@ -47,7 +53,7 @@ macro_rules! commands {
 
             /// The backing driver's own functions; `None` where it has none.
             #[allow(dead_code, reason = "some commands are Tidemark's alone")]
-            pub(crate) struct Fns { $(pub(crate) $name: Option<vk::$pfn>,)* }
+            pub(crate) struct Fns { $(pub(crate) $name: Option<types::$pfn>,)* }
 
             impl Fns {
                 /// Asks `get` for each, by all its names.
@@ -59,7 +65,7 @@ macro_rules! commands {
                                 get(std::ffi::CStr::from_bytes_with_nul(name.as_bytes()).ok()?)
                             });
                             // SAFETY: the driver's function of this name has this signature, by vk.xml.
-                            found.map(|f| unsafe { std::mem::transmute::<unsafe extern "system" fn(), vk::$pfn>(f) })
+                            found.map(|f| unsafe { std::mem::transmute::<unsafe extern "system" fn(), types::$pfn>(f) })
                         },)*
                     }
                 }
@@ -71,7 +77,7 @@ macro_rules! commands {
                     // SAFETY: the caller keeps the valid usage the specification demands of this command.
                     guard(|| unsafe { $body($($arg),*) })
                 }
-                const _: vk::$pfn = $name;
+                const _: types::$pfn = $name;
             )*
 
             /// Every name of every command.
@@ -87,7 +93,7 @@ macro_rules! commands {
                             return None;
                         }
                         // SAFETY: a function pointer; who calls it knows its signature by its name.
-                        return Some(unsafe { std::mem::transmute::<vk::$pfn, unsafe extern "system" fn()>($name) });
+                        return Some(unsafe { std::mem::transmute::<types::$pfn, unsafe extern "system" fn()>($name) });
                     }
                 )*
                 None
@@ -237,6 +243,7 @@ commands! {
     vkAcquireNextImageKHR = PFN_vkAcquireNextImageKHR(device: vk::Device, swapchain: vk::SwapchainKHR, timeout: u64, semaphore: vk::Semaphore, fence: vk::Fence, index: *mut u32) -> vk::Result => crate::swapchain::acquire;
     vkAcquireNextImage2KHR = PFN_vkAcquireNextImage2KHR(device: vk::Device, info: *const vk::AcquireNextImageInfoKHR<'_>, index: *mut u32) -> vk::Result => crate::swapchain::acquire2;
     vkWaitForPresentKHR = PFN_vkWaitForPresentKHR(device: vk::Device, swapchain: vk::SwapchainKHR, present: u64, timeout: u64) -> vk::Result => crate::swapchain::wait_for_present;
+    vkWaitForPresent2KHR = PFN_vkWaitForPresent2KHR(device: vk::Device, swapchain: vk::SwapchainKHR, info: *const std::ffi::c_void) -> vk::Result => crate::swapchain::wait_for_present2;
     vkCreateSemaphore = PFN_vkCreateSemaphore(device: vk::Device, info: *const vk::SemaphoreCreateInfo<'_>, allocator: *const vk::AllocationCallbacks<'_>, semaphore: *mut vk::Semaphore) -> vk::Result => crate::semaphore::create;
     vkGetSemaphoreFdKHR = PFN_vkGetSemaphoreFdKHR(device: vk::Device, info: *const vk::SemaphoreGetFdInfoKHR<'_>, fd: *mut std::ffi::c_int) -> vk::Result => crate::semaphore::export;
     vkImportSemaphoreFdKHR = PFN_vkImportSemaphoreFdKHR(device: vk::Device, info: *const vk::ImportSemaphoreFdInfoKHR<'_>) -> vk::Result => crate::semaphore::import;

@@ -3,9 +3,12 @@
 use crate::device::Device;
 use crate::tables::DEVICES;
 use ash::vk;
+use std::ffi::c_void;
 
-/// Waits by `wait` for what comes of presentations, unless these may have been dropped.
-fn wait(device: &Device, wait: impl FnOnce() -> vk::Result) -> vk::Result {
+/// Waits by `wait` for what comes of presentations to a swapchain, unless these may have been dropped. Those that are held go
+/// first: a swapchain is for one thread at a time, and whoever forwards them uses it, too.
+fn wait(device: &Device, swapchain: vk::SwapchainKHR, wait: impl FnOnce() -> vk::Result) -> vk::Result {
+    device.before_swapchain(swapchain);
     let result = if device.is_lost() { vk::Result::ERROR_DEVICE_LOST } else { wait() };
     device.after_wait(result, &[])
 }
@@ -25,7 +28,7 @@ pub(crate) unsafe fn acquire(
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(acquire) = state.next.vkAcquireNextImageKHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
-    wait(&state, || unsafe { acquire(device, swapchain, timeout, semaphore, fence, index) })
+    wait(&state, swapchain, || unsafe { acquire(device, swapchain, timeout, semaphore, fence, index) })
 }
 
 /// vkAcquireNextImage2KHR.
@@ -39,8 +42,8 @@ pub(crate) unsafe fn acquire2(
 ) -> vk::Result {
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(acquire) = state.next.vkAcquireNextImage2KHR else { return vk::Result::ERROR_DEVICE_LOST };
-    // SAFETY: the arguments are passed on as they came.
-    wait(&state, || unsafe { acquire(device, info, index) })
+    // SAFETY: a valid structure; the arguments are passed on as they came.
+    unsafe { wait(&state, (*info).swapchain, || acquire(device, info, index)) }
 }
 
 /// vkWaitForPresentKHR.
@@ -56,5 +59,27 @@ pub(crate) unsafe fn wait_for_present(
     let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
     let Some(wait_for_present) = state.next.vkWaitForPresentKHR else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
-    wait(&state, || unsafe { wait_for_present(device, swapchain, present, timeout) })
+    wait(&state, swapchain, || unsafe { wait_for_present(device, swapchain, present, timeout) })
+}
+
+/// vkWaitForPresent2KHR, of which `ash` knows neither the type nor the structure.
+#[allow(non_camel_case_types, reason = "the specification's name")]
+pub(crate) type PFN_vkWaitForPresent2KHR =
+    unsafe extern "system" fn(vk::Device, vk::SwapchainKHR, *const c_void) -> vk::Result;
+
+/// vkWaitForPresent2KHR.
+///
+/// # Safety
+/// As the specification demands.
+pub(crate) unsafe fn wait_for_present2(
+    device: vk::Device,
+    swapchain: vk::SwapchainKHR,
+    info: *const c_void,
+) -> vk::Result {
+    let Some(state) = DEVICES.get(device) else { return vk::Result::ERROR_DEVICE_LOST };
+    let Some(wait_for_present) = state.next.vkWaitForPresent2KHR else {
+        return vk::Result::ERROR_DEVICE_LOST;
+    };
+    // SAFETY: the arguments are passed on as they came.
+    wait(&state, swapchain, || unsafe { wait_for_present(device, swapchain, info) })
 }

@@ -4,16 +4,20 @@ use ash::vk;
 
 use crate::gpu::{Buffer, Gpu, LONG, command};
 use crate::{Failure, Outcome, Verdict};
+use std::ffi::c_void;
 use std::sync::Arc;
 
 pub(crate) const CHECKS: &[super::Check] = &[
     ("acquire-next-image", || learn(Route::Acquire)),
     ("acquire-next-image2", || learn(Route::Acquire2)),
     ("wait-for-present", || learn(Route::WaitForPresent)),
+    ("wait-for-present2", || learn(Route::WaitForPresent2)),
+    ("present-fence", || learn(Route::Fence)),
     ("present-and-submit", present_and_submit),
 ];
 
 const SIZE: u64 = 8192;
+const NO_WAITS: Outcome = Outcome::Skipped("no waits for presentation");
 const NO_SURFACE: Outcome = Outcome::Skipped("no headless surfaces");
 
 #[derive(Clone, Copy, PartialEq)]
@@ -21,6 +25,29 @@ enum Route {
     Acquire,
     Acquire2,
     WaitForPresent,
+    /// By the command that takes a structure.
+    WaitForPresent2,
+    /// A fence that is given along to the presentation.
+    Fence,
+}
+
+/// VkPresentWait2InfoKHR, which is newer than the headers `ash` was generated from.
+#[repr(C)]
+struct PresentWait2 {
+    s_type: vk::StructureType,
+    p_next: *const c_void,
+    present_id: u64,
+    timeout: u64,
+}
+
+type WaitForPresent2 =
+    unsafe extern "system" fn(vk::Device, vk::SwapchainKHR, *const PresentWait2) -> vk::Result;
+
+/// vkWaitForPresent2KHR, of a device that has it unasked: `ash` has no features to ask for it by.
+fn wait_for_present2(gpu: &Gpu) -> Option<WaitForPresent2> {
+    // SAFETY: the command of this name has this type.
+    gpu.command(c"vkWaitForPresent2KHR")
+        .map(|found| unsafe { std::mem::transmute::<unsafe extern "system" fn(), WaitForPresent2>(found) })
 }
 
 /// A swapchain that nobody sees.
@@ -87,8 +114,8 @@ impl Chain {
         Ok(index)
     }
 
-    /// Presents an image, with what is in it, and gives the presentation a number if there are such.
-    fn present(&self, index: u32) -> Result<(), Failure> {
+    /// Presents an image, with what is in it, and gives the presentation a number if there are such, and maybe a fence.
+    fn present(&self, index: u32, fence: Option<vk::Fence>) -> Result<(), Failure> {
         let image = self.images[index as usize];
         let commands = self.gpu.record(|commands| {
             let (undefined, ready) = (vk::ImageLayout::UNDEFINED, vk::ImageLayout::PRESENT_SRC_KHR);
@@ -97,9 +124,14 @@ impl Chain {
         self.gpu.run(commands)?;
         let (swapchains, indices, ids) = ([self.swapchain], [index], [1]);
         let mut id = vk::PresentIdKHR::default().present_ids(&ids);
+        let fences = [fence.unwrap_or_default()];
+        let mut with_fence = vk::SwapchainPresentFenceInfoEXT::default().fences(&fences);
         let mut info = vk::PresentInfoKHR::default().swapchains(&swapchains).image_indices(&indices);
         if self.gpu.has_present_id {
             info = info.push_next(&mut id);
+        }
+        if fence.is_some() {
+            info = info.push_next(&mut with_fence);
         }
         // SAFETY: live objects, and an acquired image that is ready.
         unsafe { self.swapchains.queue_present(self.gpu.queue, &info) }?;
@@ -123,23 +155,45 @@ fn learn(route: Route) -> Verdict {
     let gpu = Gpu::new()?;
     let Some(chain) = Chain::new(&gpu)? else { return Ok(NO_SURFACE) };
     let wait = command!(gpu, vkWaitForPresentKHR: PFN_vkWaitForPresentKHR);
-    if route == Route::WaitForPresent && wait.is_none() {
-        return Ok(Outcome::Skipped("no waits for presentation"));
+    let wait2 = wait_for_present2(&gpu);
+    match route {
+        Route::WaitForPresent if wait.is_none() => return Ok(NO_WAITS),
+        Route::WaitForPresent2 if wait2.is_none() => return Ok(NO_WAITS),
+        Route::Fence if !gpu.has(ash::ext::swapchain_maintenance1::NAME) => {
+            return Ok(Outcome::Skipped("presentations take no fences"));
+        }
+        _ => {}
     }
     let buffer = gpu.coherent(SIZE)?;
-    let index = if route == Route::WaitForPresent { Some(chain.acquire(false)?) } else { None };
+    if let Route::Acquire | Route::Acquire2 = route {
+        fill(&gpu, &buffer)?;
+        chain.acquire(route == Route::Acquire2)?;
+        buffer.expect(|_| 7)?;
+        return Ok(Outcome::Passed);
+    }
+    let index = chain.acquire(false)?;
     fill(&gpu, &buffer)?;
-    match (route, index, wait) {
-        (Route::WaitForPresent, Some(index), Some(wait)) => {
-            chain.present(index)?;
-            // SAFETY: live objects, and a presentation that was given this number.
-            unsafe { wait(gpu.device.handle(), chain.swapchain, 1, LONG) }.result()?;
-        }
-        _ => {
-            chain.acquire(route == Route::Acquire2)?;
+    let fence = if route == Route::Fence { Some(gpu.fence()?) } else { None };
+    chain.present(index, fence)?;
+    let info = PresentWait2 {
+        s_type: vk::StructureType::from_raw(1_000_480_002),
+        p_next: std::ptr::null(),
+        present_id: 1,
+        timeout: LONG,
+    };
+    let (device, swapchain) = (gpu.device.handle(), chain.swapchain);
+    // SAFETY: live objects, and a presentation that was given this number, or the fence.
+    unsafe {
+        match (route, wait, wait2) {
+            (Route::WaitForPresent, Some(wait), _) => wait(device, swapchain, 1, LONG).result()?,
+            (Route::WaitForPresent2, _, Some(wait)) => wait(device, swapchain, &raw const info).result()?,
+            _ => gpu.device.wait_for_fences(fence.as_slice(), true, LONG)?,
         }
     }
     buffer.expect(|_| 7)?;
+    gpu.wait_idle()?;
+    // SAFETY: no longer in use.
+    fence.into_iter().for_each(|fence| unsafe { gpu.device.destroy_fence(fence, None) });
     Ok(Outcome::Passed)
 }
 
@@ -165,7 +219,7 @@ fn present_and_submit() -> Verdict {
     let copy = gpu.copy(&from, &to)?;
     let index = chain.acquire(false)?;
     from.write_pattern(3);
-    chain.present(index)?;
+    chain.present(index, None)?;
     gpu.run(copy)?;
     to.expect_pattern(3)?;
     Ok(Outcome::Passed)

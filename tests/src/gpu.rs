@@ -43,16 +43,22 @@ pub struct Gpu {
 pub const QUEUES: usize = 3;
 
 /// Instance extensions that are enabled where they are there.
-const INSTANCE_EXTENSIONS: [&CStr; 2] = [ash::khr::surface::NAME, ash::ext::headless_surface::NAME];
+const INSTANCE_EXTENSIONS: [&CStr; 4] = [
+    ash::khr::surface::NAME,
+    ash::khr::get_surface_capabilities2::NAME,
+    ash::ext::headless_surface::NAME,
+    ash::ext::surface_maintenance1::NAME,
+];
 
 /// Device extensions likewise. Those that became part of Vulkan have other names for its commands.
-const EXTENSIONS: [&CStr; 25] = [
+const EXTENSIONS: [&CStr; 26] = [
     ash::amd::draw_indirect_count::NAME,
     ash::ext::conditional_rendering::NAME,
     ash::ext::extended_dynamic_state::NAME,
     ash::ext::external_memory_host::NAME,
     ash::ext::host_image_copy::NAME,
     ash::ext::mesh_shader::NAME,
+    ash::ext::swapchain_maintenance1::NAME,
     ash::ext::transform_feedback::NAME,
     ash::khr::bind_memory2::NAME,
     ash::khr::copy_commands2::NAME,
@@ -91,6 +97,7 @@ struct Features {
     placed: PlacedFeatures<'static>,
     present_id: vk::PhysicalDevicePresentIdFeaturesKHR<'static>,
     present_wait: vk::PhysicalDevicePresentWaitFeaturesKHR<'static>,
+    swapchain_maintenance1: vk::PhysicalDeviceSwapchainMaintenance1FeaturesEXT<'static>,
     transform_feedback: vk::PhysicalDeviceTransformFeedbackFeaturesEXT<'static>,
 }
 
@@ -109,6 +116,7 @@ impl Features {
             .push_next(&mut offered.placed)
             .push_next(&mut offered.present_id)
             .push_next(&mut offered.present_wait)
+            .push_next(&mut offered.swapchain_maintenance1)
             .push_next(&mut offered.transform_feedback);
         // SAFETY: a device of the live instance, and a valid chain: structures that are not known are left alone.
         unsafe { instance.get_physical_device_features2(physical, &mut all) };
@@ -145,6 +153,8 @@ impl Features {
                 .present_id(is(offered.present_id.present_id)),
             present_wait: vk::PhysicalDevicePresentWaitFeaturesKHR::default()
                 .present_wait(is(offered.present_wait.present_wait)),
+            swapchain_maintenance1: vk::PhysicalDeviceSwapchainMaintenance1FeaturesEXT::default()
+                .swapchain_maintenance1(is(offered.swapchain_maintenance1.swapchain_maintenance1)),
             transform_feedback: vk::PhysicalDeviceTransformFeedbackFeaturesEXT::default()
                 .transform_feedback(is(offered.transform_feedback.transform_feedback)),
         }
@@ -173,6 +183,7 @@ impl Features {
             ash::ext::mesh_shader::NAME => mesh_shader,
             ash::khr::present_id::NAME => present_id,
             ash::khr::present_wait::NAME => present_wait,
+            ash::ext::swapchain_maintenance1::NAME => swapchain_maintenance1,
             ash::ext::transform_feedback::NAME => transform_feedback,
             PLACED => placed,
         }

@@ -87,7 +87,7 @@ const NEED_SHARE: [&str; 5] = [
 ];
 
 /// What lavapipe of Debian 12 cannot do, and newer ones can, but for waits for presentation.
-const NOT_YET: [&str; 24] = [
+const NOT_YET: [&str; 26] = [
     "memory-budget",
     "descriptors-updated-after-recording",
     "descriptors-bound-by-structure",
@@ -104,6 +104,8 @@ const NOT_YET: [&str; 24] = [
     "acquire-next-image",
     "acquire-next-image2",
     "wait-for-present",
+    "wait-for-present2",
+    "present-fence",
     "present-and-submit",
     "exported-fence",
     "exported-semaphore",

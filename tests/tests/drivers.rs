@@ -20,6 +20,7 @@ const NO_BUFFER: Skip = ("memory-fd-properties", "a plain file is no DMA buffer"
 const NO_SPARSE: Skip = ("sparse-buffer", "no sparse binding");
 const NO_INDEX_BUFFER2: Skip = ("index-buffer2", "no vkCmdBindIndexBuffer2");
 const NO_WAIT_FOR_PRESENT: Skip = ("wait-for-present", "no waits for presentation");
+const NO_WAIT_FOR_PRESENT2: Skip = ("wait-for-present2", "no waits for presentation");
 const FEW_ALLOCATIONS: Skip =
     ("ten-thousand-mapped-allocations", "the device has no room for ten thousand allocations");
 
@@ -54,6 +55,8 @@ const INSTALLED: &[Skip] = &[
     ("acquire-next-image", NO_SURFACES),
     ("acquire-next-image2", NO_SURFACES),
     ("wait-for-present", NO_SURFACES),
+    ("wait-for-present2", NO_SURFACES),
+    ("present-fence", NO_SURFACES),
     ("present-and-submit", NO_SURFACES),
     NO_FENCE_FILE,
     ("exported-semaphore", NO_SEMAPHORE_FILE),
@@ -67,6 +70,7 @@ const INSTALLED: &[Skip] = &[
 /// Mesa 25.
 const BACKPORTS: &[Skip] = &[
     NO_WAIT_FOR_PRESENT,
+    NO_WAIT_FOR_PRESENT2,
     NO_FENCE_FILE,
     ("exported-semaphore", NO_SEMAPHORE_FILE),
     ("exported-after-others", NO_SEMAPHORE_FILE),
@@ -82,6 +86,7 @@ const SWIFTSHADER: &[Skip] = &[
     NO_SPARSE,
     NO_INDEX_BUFFER2,
     NO_WAIT_FOR_PRESENT,
+    NO_WAIT_FOR_PRESENT2,
     FEW_ALLOCATIONS,
     ("pushed-descriptors", NO_SUCH_BINDING),
     ("descriptors-pushed-by-template", NO_SUCH_BINDING),

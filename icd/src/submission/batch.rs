@@ -18,6 +18,8 @@ pub(super) struct Batch {
     pub(super) signals: Vec<Payload>,
     /// All that signal once it is done.
     pub(super) fences: Vec<vk::Fence>,
+    /// Where it presents to.
+    pub(super) swapchains: Vec<vk::SwapchainKHR>,
     kept: Box<dyn Kept>,
 }
 
@@ -94,7 +96,7 @@ impl Batch {
     ) -> Self {
         let has_timeline = signals.iter().any(|(semaphore, _)| coherence.semaphore(*semaphore).is_timeline);
         let kept = Box::new(Signals { payloads: signals.clone(), has_timeline, fence });
-        Self { queue, needs, signals, fences: Vec::from([fence]), kept }
+        Self { queue, needs, signals, fences: Vec::from([fence]), swapchains: Vec::new(), kept }
     }
 }
 
@@ -182,6 +184,7 @@ unsafe fn keep_one<I: Info>(queue: &Queue, info: &I, fence: vk::Fence) -> Result
             needs: Needs::of(&info),
             signals: info.signals(),
             fences: info.fences().iter().copied().chain([fence]).collect(),
+            swapchains: info.swapchains().to_vec(),
             kept: Box::new(Copied { info, fence, _copies: copies }),
         })
     }

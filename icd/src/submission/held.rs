@@ -437,6 +437,22 @@ impl Held {
         if self.is_lost() { Err(vk::Result::ERROR_DEVICE_LOST) } else { Ok(()) }
     }
 
+    /// Waits until nothing that presents to `swapchain` is held, unless a batch waits for an event that the caller himself
+    /// may be about to set.
+    pub(crate) fn wait_for_presents(
+        &self,
+        device: &Device,
+        coherence: &Coherence,
+        swapchain: vk::SwapchainKHR,
+    ) {
+        let mut state = self.state.hold();
+        while state.batches.iter().any(|batch| batch.swapchains.contains(&swapchain))
+            && !state.awaits_event(device, coherence)
+        {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// The host has set an event, or destroys it.
     pub(crate) fn forget_event(&self, event: vk::Event) {
         self.state.hold().awaited.retain(|awaited| *awaited != event);

@@ -55,6 +55,14 @@ pub(crate) trait Info: Copy + 'static {
         &[]
     }
 
+    /// Where it presents to.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn swapchains(&self) -> &[vk::SwapchainKHR] {
+        &[]
+    }
+
     /// # Safety
     /// As above, with live command buffers.
     unsafe fn command_buffers(&self) -> Vec<vk::CommandBuffer> {
@@ -381,6 +389,11 @@ impl Info for vk::PresentInfoKHR<'static> {
             chain::find_input::<vk::SwapchainPresentFenceInfoEXT<'_>>(self.p_next)
                 .map_or(&[], |info| array(info.p_fences, info.swapchain_count))
         }
+    }
+
+    unsafe fn swapchains(&self) -> &[vk::SwapchainKHR] {
+        // SAFETY: the caller's promise.
+        unsafe { array(self.p_swapchains, self.swapchain_count) }
     }
 
     unsafe fn make_ready(&self, coherence: &Coherence, batches: &Batches) -> Point {

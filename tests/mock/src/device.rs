@@ -12,7 +12,7 @@ use crate::shape::Shape;
 use crate::table::Table;
 use ash::vk;
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::slice;
@@ -193,6 +193,15 @@ unsafe extern "system" fn wait_for_present(
     vk::Result::SUCCESS
 }
 
+/// vkWaitForPresent2KHR, likewise.
+unsafe extern "system" fn wait_for_present2(
+    _device: vk::Device,
+    _swapchain: vk::SwapchainKHR,
+    _info: *const c_void,
+) -> vk::Result {
+    vk::Result::SUCCESS
+}
+
 /// A command of an extension that the device claims to have, if it is one of those that do something.
 ///
 /// # Safety
@@ -201,6 +210,11 @@ unsafe fn claimed(state: &Device, device: vk::Device, name: &CStr) -> vk::PFN_vk
     if name == c"vkWaitForPresentKHR" && physical_device::is_claimed(ash::khr::present_wait::NAME) {
         // SAFETY: a function pointer; who calls it knows its signature by its name.
         return Some(unsafe { std::mem::transmute::<vk::PFN_vkWaitForPresentKHR, Void>(wait_for_present) });
+    }
+    if name == c"vkWaitForPresent2KHR" && physical_device::is_claimed(c"VK_KHR_present_wait2") {
+        type Command = unsafe extern "system" fn(vk::Device, vk::SwapchainKHR, *const c_void) -> vk::Result;
+        // SAFETY: as above.
+        return Some(unsafe { std::mem::transmute::<Command, Void>(wait_for_present2) });
     }
     let (_, meant, extension) = OTHER_NAMES.iter().find(|(other, ..)| *other == name)?;
     if !physical_device::is_claimed(extension) {

@@ -211,10 +211,9 @@ pub const COMMANDS: &Table = &[
             "vkWriteMicromapsPropertiesEXT",
         ],
     ),
-    // Not safe: each tells that a batch is done, or lets others tell. The README names them among the limits.
     (
-        Because("a wait by this way is not followed yet: the data comes back at the next one that is"),
-        &["vkGetQueryPoolResults", "vkWaitForPresent2KHR"],
+        Because("tells of the query alone: no memory is available to the host by it"),
+        &["vkGetQueryPoolResults"],
     ),
 ];
 

@@ -83,6 +83,7 @@ pub const NEWER: &[&str] = &[
     "vkAcquireNextImageKHR",
     "vkAcquireNextImage2KHR",
     "vkWaitForPresentKHR",
+    "vkWaitForPresent2KHR",
 ];
 
 /// Names of extensions that neither has, so that the mock claims to.
@@ -93,6 +94,7 @@ pub const CLAIMED: &[(&str, &str)] = &[
     ("vkCmdDrawIndirectCountAMD", "VK_AMD_draw_indirect_count"),
     ("vkCmdDrawIndexedIndirectCountAMD", "VK_AMD_draw_indirect_count"),
     ("vkWaitForPresentKHR", "VK_KHR_present_id,VK_KHR_present_wait"),
+    ("vkWaitForPresent2KHR", "VK_KHR_present_id2,VK_KHR_present_wait2"),
     ("vkCreateFence", "VK_KHR_external_fence_fd"),
     ("vkGetFenceFdKHR", "VK_KHR_external_fence_fd"),
     ("vkCreateSemaphore", "VK_KHR_external_semaphore_fd"),
@@ -292,6 +294,7 @@ pub const ROWS: &[Row] = &[
     beside(&["vkAcquireNextImageKHR"], "acquire-next-image", BYTE, &["vkWaitForFences"]),
     beside(&["vkAcquireNextImage2KHR"], "acquire-next-image2", BYTE, &["vkWaitForFences"]),
     beside(&["vkWaitForPresentKHR"], "wait-for-present", BYTE, &["vkWaitForFences"]),
+    beside(&["vkWaitForPresent2KHR"], "wait-for-present2", BYTE, &["vkWaitForFences"]),
     row(&["vkSetEvent"], "set-event-after-submit", BYTE),
     row(&["vkGetEventStatus"], "get-event-status", BYTE),
     row(&["vkDestroyEvent"], "events-of-host-and-device", Leaves("events")),
