@@ -108,8 +108,16 @@ pub(crate) unsafe fn create(
         info = info.enabled_extension_names(&names);
     }
     let backing = state.instance.commands();
+    // SAFETY: a valid chain.
+    let group = unsafe { chain::find_input::<vk::DeviceGroupDeviceCreateInfo<'_>>(info.p_next) };
+    let is_of_several = group.is_some_and(|group| group.physical_device_count > 1);
+    if is_of_several && state.memory.stages() {
+        log::warn!("memory cannot be staged on a device of several: each would copy, and one has the memory");
+    }
     // SAFETY: a valid create info of a device of this instance.
-    let plan = state.memory.stages().then(|| unsafe { Plan::new(&backing, physical, &info) }).flatten();
+    let plan = (state.memory.stages() && !is_of_several)
+        .then(|| unsafe { Plan::new(&backing, physical, &info) })
+        .flatten();
     plan.iter().for_each(|plan| plan.apply(&mut info));
     let mut chains = Vec::new();
     for features in offers.iter().filter_map(|offer| offer.features()) {
@@ -284,5 +292,5 @@ pub(crate) unsafe fn wait_idle(device: vk::Device) -> vk::Result {
     let queues = state.queues();
     let queues: Vec<&Queue> = queues.iter().map(|queue| &**queue).collect();
     // SAFETY: the arguments are passed on as they came.
-    queue::idle(&state, &queues, || unsafe { wait(device) })
+    queue::idle(&state, &queues, true, || unsafe { wait(device) })
 }

@@ -29,8 +29,8 @@
 //! of queues before a queue's counts); last a mirror's, then what is staged or the window of a payload, and then a queue's
 //! turn, or those of all queues of a device by their handles. The tables are locked for a look-up, with no lock taken inside
 //! but `progress`, for a queue that is fetched first; so are the lists of imports that are kept, and of payloads that are
-//! known. None is held across a wait but, to idle, the turns of queues that nobody else needs meanwhile, and across a
-//! transfer only those of the memory and its mirror, and that of the held batches if it is for one of them.
+//! known. None is held across a wait but, to idle, what is staged and the turns of queues, which nobody else needs meanwhile,
+//! and across a transfer only those of the memory and its mirror, and that of the held batches if it is for one of them.
 
 mod allocation;
 pub mod audit;

@@ -57,13 +57,20 @@ impl Queue {
     }
 }
 
-/// Waits by `wait` until all of `queues` are idle, and reads back what was written. For that to happen Tidemark may have
-/// to work on them.
-pub(crate) fn idle(device: &Device, queues: &[&Queue], wait: impl FnOnce() -> vk::Result) -> vk::Result {
+/// Waits by `wait` until all of `queues` are idle, or all of the device, and reads back what was written. For that to happen
+/// Tidemark may have to work on them.
+pub(crate) fn idle(
+    device: &Device,
+    queues: &[&Queue],
+    is_all: bool,
+    wait: impl FnOnce() -> vk::Result,
+) -> vk::Result {
     if let Some(coherence) = &device.coherence {
         queues.iter().for_each(|queue| coherence.held.wait_for_queue(queue.handle));
     }
-    if device.shares_queues() {
+    // Tidemark's own queue is one of all.
+    let own = device.transfers().filter(|transfers| is_all && !transfers.is_shared());
+    if device.shares_queues() || own.is_some() {
         // What is still going on then is Tidemark's own work, which waits for nobody.
         match queues.iter().try_for_each(|queue| queue.wait()) {
             // Of a device that is lost the backing driver may have to clear up.
@@ -73,6 +80,7 @@ pub(crate) fn idle(device: &Device, queues: &[&Queue], wait: impl FnOnce() -> vk
     }
     let submitted: Vec<_> = queues.iter().map(|queue| queue.batches.last()).collect();
     let result = {
+        let _copies = own.map(|transfers| transfers.pause());
         let _turns: Vec<_> = queues.iter().map(|queue| queue.turn.hold()).collect();
         wait()
     };
@@ -162,5 +170,5 @@ pub(crate) unsafe fn wait_idle(queue: vk::Queue) -> vk::Result {
     };
     let Some(wait) = state.device.next.vkQueueWaitIdle else { return vk::Result::ERROR_DEVICE_LOST };
     // SAFETY: the arguments are passed on as they came.
-    idle(&state.device, &[state], || unsafe { wait(queue) })
+    idle(&state.device, &[state], false, || unsafe { wait(queue) })
 }

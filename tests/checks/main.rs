@@ -22,6 +22,7 @@ mod maps;
 mod memory_types;
 mod objects;
 mod placed;
+mod queues;
 mod references;
 mod shared;
 mod spirv;
@@ -81,6 +82,7 @@ fn checks() -> Vec<Check> {
         waits::CHECKS,
         blocked::CHECKS,
         exports::CHECKS,
+        queues::CHECKS,
         bytes::CHECKS,
         references::CHECKS,
         shared::CHECKS,

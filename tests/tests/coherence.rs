@@ -87,7 +87,7 @@ const NEED_SHARE: [&str; 5] = [
 ];
 
 /// What lavapipe of Debian 12 cannot do, and newer ones can, but for waits for presentation.
-const NOT_YET: [&str; 26] = [
+const NOT_YET: [&str; 27] = [
     "memory-budget",
     "descriptors-updated-after-recording",
     "descriptors-bound-by-structure",
@@ -114,6 +114,7 @@ const NOT_YET: [&str; 26] = [
     "semaphore-of-another-device",
     "imported-semaphore",
     "imported-fence",
+    "two-queues",
 ];
 /// Nor has every machine files that are DMA buffers.
 const NO_DMA_BUFFER: &str = "memory-fd-properties";

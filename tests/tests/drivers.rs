@@ -28,6 +28,7 @@ const NO_SUCH_BINDING: &str = "the device has no such way to bind descriptors";
 const NO_MESHES: &str = "no mesh shaders";
 const NO_FEEDBACK: &str = "no transform feedback";
 const NO_SURFACES: &str = "no headless surfaces";
+const ONE_QUEUE: Skip = ("two-queues", "there is one queue");
 const NO_FENCE_FILE: Skip = ("exported-fence", "no fence can be exported as a sync file");
 const NO_SEMAPHORE_FILE: &str = "no semaphore can be exported as a sync file";
 const NO_OPAQUE_FENCE: Skip = ("imported-fence", "no fence can be exported as an opaque file");
@@ -65,6 +66,7 @@ const INSTALLED: &[Skip] = &[
     NO_OPAQUE_FENCE,
     ("semaphore-of-another-device", NO_OPAQUE_SEMAPHORE),
     ("imported-semaphore", NO_OPAQUE_SEMAPHORE),
+    ONE_QUEUE,
 ];
 
 /// Mesa 25.
@@ -78,6 +80,7 @@ const BACKPORTS: &[Skip] = &[
     NO_OPAQUE_FENCE,
     ("semaphore-of-another-device", NO_OPAQUE_SEMAPHORE),
     ("imported-semaphore", NO_OPAQUE_SEMAPHORE),
+    ONE_QUEUE,
 ];
 
 const SWIFTSHADER: &[Skip] = &[
@@ -107,6 +110,7 @@ const SWIFTSHADER: &[Skip] = &[
     ("exported-after-others", NO_SEMAPHORE_FILE),
     ("exported-before-an-event", NO_SEMAPHORE_FILE),
     NO_OPAQUE_FENCE,
+    ONE_QUEUE,
 ];
 
 /// In mode auto Tidemark adds nothing to any of them.

@@ -408,6 +408,11 @@ impl TransferQueue {
         ready
     }
 
+    /// Sends nothing as long as the result lives.
+    pub(crate) fn pause(&self) -> impl Sized + '_ {
+        self.state.hold()
+    }
+
     fn with_state<T>(&self, work: impl FnOnce(&mut State) -> Result<T, vk::Result>) -> Result<T, vk::Result> {
         self.usable(&mut self.state.hold()).and_then(work)
     }
