@@ -87,8 +87,7 @@ impl fmt::Display for Refusal {
             Self::Unreadable(error) => write!(f, "part of it cannot be read by system calls ({error})"),
             Self::Unavailable(error) => write!(
                 f,
-                "process_vm_readv(2), memfd_create(2) or /proc/self/maps does not work here ({error}): a sandbox may \
-                 forbid them"
+                "memfd_create(2) or /proc/self/maps does not work here ({error}): a sandbox may forbid them"
             ),
         }
     }
@@ -194,7 +193,7 @@ impl Lending {
             if mapping::owns(mappings, mapping) {
                 return Err(Refusal::Own);
             }
-            access.load(mapping.span.start, &mut [0]).map_err(Refusal::Unreadable)?;
+            access.read(mapping.span.start, 1, |_| ()).map_err(Refusal::Unreadable)?;
         }
         let access = access.clone();
         if let Some(registered) = self.register(&span, &told) {

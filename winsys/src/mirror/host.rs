@@ -168,24 +168,24 @@ impl User {
         bytes: Range<usize>,
         mut use_part: impl FnMut(Places, Range<usize>),
     ) -> bool {
-        let mut buffer = [0; BLOCK];
         let mut is_all = true;
         let mut at = bytes.start;
         while at < bytes.end {
             let mut part = at..bytes.end.min(at + BLOCK);
-            let mut load = |part: &Range<usize>| {
-                access.load(self.memory.span().start + part.start, &mut buffer[..part.len()]).is_ok()
+            let mut read = |part: &Range<usize>| {
+                let show = |bytes: *const u8| {
+                    let alias = bytes.wrapping_sub(part.start);
+                    use_part(Places { alias, twin: self.beside.twin() }, part.clone());
+                };
+                access.read(self.memory.span().start + part.start, part.len(), show).is_ok()
             };
             // What is locked away may be a page of it.
-            let is_read = load(&part) || {
+            let is_read = read(&part) || {
                 part.end = part.end.min((at + 1).next_multiple_of(page_size()));
-                load(&part)
+                read(&part)
             };
             at = part.end;
-            if is_read {
-                let alias = buffer.as_ptr().wrapping_sub(part.start);
-                use_part(Places { alias, twin: self.beside.twin() }, part);
-            } else {
+            if !is_read {
                 self.say(
                     0,
                     "cannot be read at present: what the host wrote there reaches the device once it can",

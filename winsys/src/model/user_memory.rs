@@ -41,7 +41,7 @@ impl UserMemory {
         match *self {}
     }
 
-    pub(crate) fn load(&self, _: usize, _: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read<T>(&self, _: usize, _: usize, _: impl FnOnce(*const u8) -> T) -> io::Result<T> {
         match *self {}
     }
 

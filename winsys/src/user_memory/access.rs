@@ -1,9 +1,9 @@
 //! Reads and writes of memory that may not be there: through the kernel, which fails where a load or a store would be the
 //! process's end.
 //!
-//! Reads are process_vm_readv(2) on the process itself. Writes are of single runs of bytes, a thousand in a page at worst:
-//! process_vm_writev(2) would look up the page for each of them, which takes 0.5 us. So the bytes are packed into a file
-//! in memory, out of which preadv(2) scatters them, in 0.03 us a run.
+//! Bytes go by way of a file in memory. They are read by pwrite(2) into it, in half the time of process_vm_readv(2), which
+//! looks every page up and holds on to it. They are written by preadv(2) out of it: in single runs, a thousand in a page at
+//! worst, which are packed there and scattered by the kernel, in 0.03 us a run.
 
 use super::runs::runs;
 use crate::sync::{LockExt, Mutex};
@@ -24,8 +24,8 @@ const RUNS: usize = 256;
 /// The way to such memory. May be used from any thread.
 pub(crate) struct Access {
     file: OwnedFd,
-    /// The file, for us to write. Locked while what is in it is scattered; who holds the lock may wait for a page of the
-    /// application's to come in, and for nothing of ours.
+    /// The file, for us to read and write. Locked while something is in it; who holds the lock may wait for a page of the
+    /// application's to come in, and for the device that the bytes go to.
     window: Mutex<Window>,
 }
 
@@ -68,34 +68,34 @@ impl Access {
         // Whoever has the descriptor could take the window's pages away.
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let window = Mutex::new(Window::new(&file)?);
-        let access = Self { file, window };
-        // A sandbox may forbid it.
-        access.load(&raw const access as usize, &mut [0])?;
-        Ok(access)
+        Ok(Self { file, window })
     }
 
-    /// Fills `into` with the bytes at `address`.
+    /// Shows `use_bytes` the first of `len` bytes as they are at `address`. At most [`BLOCK`] bytes.
     ///
     /// # Errors
-    /// `EFAULT` if not all of them can be read.
-    pub(crate) fn load(&self, address: usize, into: &mut [u8]) -> io::Result<()> {
+    /// `EFAULT` if not all of them can be read; then it is shown nothing.
+    pub(crate) fn read<T>(
+        &self,
+        address: usize,
+        len: usize,
+        use_bytes: impl FnOnce(*const u8) -> T,
+    ) -> io::Result<T> {
+        assert!(len <= BLOCK);
+        let window = self.window.hold();
         let mut done = 0;
-        while done < into.len() {
-            let rest = &mut into[done..];
-            let local = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
-            let from = ptr::with_exposed_provenance_mut(address + done);
-            let remote = libc::iovec { iov_base: from, iov_len: rest.len() };
-            // SAFETY: the kernel writes to `rest`, which is ours; whatever is at the address, it checks.
-            let read = unsafe {
-                libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
-            };
-            match usize::try_from(read) {
+        while done < len {
+            let offset = libc::off_t::try_from(done).map_err(|_| Errno::FBIG)?;
+            let from = ptr::with_exposed_provenance(address + done);
+            // SAFETY: the kernel reads whatever is at the address, and checks whether it can.
+            let written = unsafe { libc::pwrite(self.file.as_raw_fd(), from, len - done, offset) };
+            match usize::try_from(written) {
                 Ok(0) => return Err(Errno::FAULT.into()),
-                Ok(read) => done += read,
+                Ok(written) => done += written,
                 Err(_) => return Err(io::Error::last_os_error()),
             }
         }
-        Ok(())
+        Ok(use_bytes(window.0))
     }
 
     /// Stores those bytes of `new` to `address` that differ from `old`, and no others. What was stored is in `old`, too,

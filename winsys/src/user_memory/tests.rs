@@ -107,6 +107,18 @@ fn protect(span: &Span, access: MprotectFlags) {
     unsafe { rustix::mm::mprotect(at(span.start).cast(), span.len(), access) }.unwrap();
 }
 
+/// Fills `into` with the bytes at an address.
+fn fetch(access: &Access, address: usize, into: &mut [u8]) -> io::Result<()> {
+    let blocks = (address..).step_by(BLOCK).zip(into.chunks_mut(BLOCK));
+    for (address, block) in blocks {
+        let len = block.len();
+        // SAFETY: so many bytes are shown, and fit.
+        let take = |bytes: *const u8| unsafe { bytes.copy_to_nonoverlapping(block.as_mut_ptr(), len) };
+        access.read(address, len, take)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn pages_of_any_kind_are_watched_and_reached() {
     for (kind, span) in kinds() {
@@ -121,7 +133,7 @@ fn pages_of_any_kind_are_watched_and_reached() {
 
         let mut bytes = vec![1; LEN];
         let access = memory.access().unwrap();
-        access.load(span.start, &mut bytes).unwrap();
+        fetch(access, span.start, &mut bytes).unwrap();
         assert_eq!([bytes[2 * PAGE], bytes[5 * PAGE + 1], bytes[0]], [9, 7, 0], "{kind}");
         // To read is not to write.
         assert_eq!(written(&memory), Vec::<usize>::new(), "{kind}");
@@ -169,7 +181,7 @@ fn what_cannot_be_written_is_not_said_to_have_been() {
     // They are the same pages all the while.
     assert_eq!(memory.verify(&span), Ok(()));
     protect(&page(&span, 1), MprotectFlags::empty());
-    assert!(access.load(span.start, &mut old).is_err());
+    assert!(fetch(access, span.start, &mut old).is_err());
     assert_eq!(memory.verify(&span), Ok(()));
     protect(&page(&span, 1), MprotectFlags::READ | MprotectFlags::WRITE);
     assert_eq!(access.store_differences(span.start, &new, &mut old).unwrap(), 2 * PAGE);
@@ -228,7 +240,7 @@ fn emptied_pages_count_as_written_if_their_bytes_are_gone() {
         assert_eq!(memory.verify(&span), Ok(()), "{kind}");
         assert_eq!(written(&memory), if is_private { vec![2, 3, 4] } else { vec![] }, "{kind}");
         let mut bytes = [7; LEN];
-        memory.access().unwrap().load(span.start, &mut bytes).unwrap();
+        fetch(memory.access().unwrap(), span.start, &mut bytes).unwrap();
         assert_eq!([bytes[PAGE], bytes[3 * PAGE]], [1, u8::from(!is_private)], "{kind}");
     }
 }
@@ -241,7 +253,7 @@ fn a_truncated_file_is_unreadable_and_not_lost() {
         let memory = lend(&lending(), &span);
         rustix::fs::ftruncate(&file, 0).unwrap();
         let access = memory.access().unwrap();
-        assert!(access.load(span.start, &mut [0]).is_err());
+        assert!(fetch(access, span.start, &mut [0]).is_err());
         assert!(access.store_differences(span.start, &[1], &mut [0]).is_err());
         assert_eq!(memory.verify(&span), Ok(()));
     }
@@ -305,7 +317,7 @@ fn what_cannot_be_watched_is_recognised_by_the_list_of_mappings() {
     for (lending, span) in cases {
         let memory = lend(&lending, &span);
         assert!(!memory.is_watched());
-        memory.access().unwrap().load(span.start, &mut [0; LEN]).unwrap();
+        fetch(memory.access().unwrap(), span.start, &mut [0; LEN]).unwrap();
         protect(&page(&span, 1), MprotectFlags::READ);
         assert_eq!(memory.verify(&span), Ok(()));
         assert_eq!(memory.verify_before_scan(&page(&span, 1)), Ok(()));
