@@ -2,6 +2,7 @@
 
 use ash::vk;
 use std::rc::Rc;
+use tidemark_tests::{HOST_ALLOCATION, Pages};
 
 /// The Vulkan call that failed.
 #[derive(Debug)]
@@ -87,6 +88,12 @@ impl Gpu {
         Ok(unsafe { self.device.end_command_buffer(buffer) }?)
     }
 
+    /// Gives a command buffer back, which is not pending.
+    pub(crate) fn free(&self, commands: vk::CommandBuffer) {
+        // SAFETY: of the pool, and the caller's promise.
+        unsafe { self.device.free_command_buffers(self.pool, &[commands]) }
+    }
+
     /// Submits batches without a fence.
     pub(crate) fn submit(&self, batches: &[vk::SubmitInfo<'_>]) -> Result<(), Failure> {
         // SAFETY: recorded command buffers that are not pending.
@@ -145,7 +152,17 @@ pub(crate) struct Buffer {
     /// Null if it is not mapped.
     view: *mut u64,
     gpu: Rc<Gpu>,
+    /// What is imported, if anything.
+    _pages: Option<Rc<Pages>>,
 }
+
+/// What every buffer may be used for.
+const USAGE: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
+    vk::BufferUsageFlags::TRANSFER_SRC.as_raw()
+        | vk::BufferUsageFlags::TRANSFER_DST.as_raw()
+        | vk::BufferUsageFlags::VERTEX_BUFFER.as_raw()
+        | vk::BufferUsageFlags::STORAGE_BUFFER.as_raw(),
+);
 
 impl Buffer {
     /// A coherent buffer of `size` bytes, mapped.
@@ -163,17 +180,38 @@ impl Buffer {
         Self::new(gpu, size, vk::MemoryPropertyFlags::DEVICE_LOCAL, vk::MemoryPropertyFlags::HOST_VISIBLE)
     }
 
+    /// A buffer of all of some pages, which are imported.
+    pub(crate) fn imported(gpu: &Rc<Gpu>, pages: &Rc<Pages>) -> Result<Self, Failure> {
+        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(HOST_ALLOCATION);
+        let info =
+            vk::BufferCreateInfo::default().size(pages.len() as u64).usage(USAGE).push_next(&mut external);
+        // SAFETY: a live device; the buffer is destroyed in `drop`.
+        let handle = unsafe { gpu.device.create_buffer(&info, None) }?;
+        // SAFETY: a live buffer.
+        let requirements = unsafe { gpu.device.get_buffer_memory_requirements(handle) };
+        let memory_type = gpu
+            .memory_type(
+                requirements.memory_type_bits & gpu.import_types(pages.start())?,
+                COHERENT,
+                vk::MemoryPropertyFlags::empty(),
+            )
+            .ok_or_else(|| Failure("no coherent type for imported memory".into()))?;
+        let flags = vk::MemoryAllocateFlags::empty();
+        // SAFETY: pages that live as long.
+        let memory = unsafe { gpu.import(pages.start(), pages.len(), memory_type, flags) }?;
+        // SAFETY: a fresh buffer, as large as the memory.
+        unsafe { gpu.device.bind_buffer_memory(handle, memory, 0) }?;
+        let view = pages.start().cast();
+        Ok(Self { handle, memory, size: pages.len(), view, gpu: gpu.clone(), _pages: Some(pages.clone()) })
+    }
+
     fn new(
         gpu: &Rc<Gpu>,
         size: usize,
         wanted: vk::MemoryPropertyFlags,
         unwanted: vk::MemoryPropertyFlags,
     ) -> Result<Self, Failure> {
-        let usage = vk::BufferUsageFlags::TRANSFER_SRC
-            | vk::BufferUsageFlags::TRANSFER_DST
-            | vk::BufferUsageFlags::VERTEX_BUFFER
-            | vk::BufferUsageFlags::STORAGE_BUFFER;
-        let info = vk::BufferCreateInfo::default().size(size as u64).usage(usage);
+        let info = vk::BufferCreateInfo::default().size(size as u64).usage(USAGE);
         // SAFETY: a live device; the buffer is destroyed in `drop`.
         let handle = unsafe { gpu.device.create_buffer(&info, None) }?;
         // SAFETY: a live buffer.
@@ -193,7 +231,7 @@ impl Buffer {
             gpu.device.bind_buffer_memory(handle, memory, 0)?;
             memory
         };
-        Ok(Self { handle, memory, size, view: std::ptr::null_mut(), gpu: gpu.clone() })
+        Ok(Self { handle, memory, size, view: std::ptr::null_mut(), gpu: gpu.clone(), _pages: None })
     }
 
     /// Stores a word of a mapped buffer.

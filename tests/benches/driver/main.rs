@@ -10,6 +10,7 @@
 
 mod child;
 mod gpu;
+mod imports;
 mod recording;
 mod statistics;
 mod workloads;

@@ -2,10 +2,12 @@
 //! figures once.
 
 use crate::gpu::{Buffer, Failure, Gpu};
+use crate::imports::Imports;
 use crate::recording;
 use ash::vk;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tidemark_tests::{PageKind, Pages};
 
 /// One thing that is measured.
 pub(crate) struct Figure {
@@ -60,6 +62,19 @@ pub(crate) const ALL: &[Workload] = &[
     Workload { name: "upload, 64 MiB, 10 %", figures: UPLOAD, open: || upload(10, 8) },
     Workload { name: "upload, 64 MiB, 100 %", figures: UPLOAD, open: || upload(1, 8) },
     Workload { name: "upload, 64 MiB, every byte", figures: UPLOAD, open: || upload(1, PAGE) },
+    Workload { name: "imported, 64 MiB, 1 % of pages", figures: UPLOAD, open: || imported_upload(100, 8) },
+    Workload { name: "imported, 64 MiB, 100 %", figures: UPLOAD, open: || imported_upload(1, 8) },
+    Workload {
+        name: "importing 16 MiB",
+        figures: &[
+            figure("first import"),
+            figure("first submit"),
+            figure("vkFreeMemory"),
+            figure("later import"),
+            figure("its submit, 1 page written"),
+        ],
+        open: Imports::open,
+    },
     Workload {
         name: "vkCmdBindVertexBuffers, one buffer",
         figures: RECORDING,
@@ -265,16 +280,30 @@ struct Upload {
     round: u64,
 }
 
+/// Bytes of the buffer that is uploaded.
+const UPLOADED: usize = 64 << 20;
+
 /// One in `one_in` pages is written, `bytes` of each.
 fn upload(one_in: usize, bytes: usize) -> Result<Box<dyn Steps>, Failure> {
-    const SIZE: usize = 64 << 20;
     let gpu = Gpu::new()?;
-    let buffer = Buffer::mapped(&gpu, SIZE)?;
+    let buffer = Buffer::mapped(&gpu, UPLOADED)?;
+    upload_of(gpu, buffer, one_in, bytes)
+}
+
+/// The same, of pages that are imported.
+fn imported_upload(one_in: usize, bytes: usize) -> Result<Box<dyn Steps>, Failure> {
+    let gpu = Gpu::new()?;
+    let pages = Rc::new(Pages::new(PageKind::Anonymous, UPLOADED)?);
+    let buffer = Buffer::imported(&gpu, &pages)?;
+    upload_of(gpu, buffer, one_in, bytes)
+}
+
+fn upload_of(gpu: Rc<Gpu>, buffer: Buffer, one_in: usize, bytes: usize) -> Result<Box<dyn Steps>, Failure> {
     // SAFETY: a live buffer.
     let commands = gpu.record(|commands| unsafe {
         gpu.device.cmd_bind_vertex_buffers(commands, 0, &[buffer.handle], &[0]);
     })?;
-    let mut pages: Vec<usize> = (0..SIZE / PAGE).collect();
+    let mut pages: Vec<usize> = (0..UPLOADED / PAGE).collect();
     if one_in > 1 {
         shuffle(&mut pages);
     }
