@@ -468,6 +468,7 @@ pub(crate) unsafe fn free(
             tell_what_it_was(memory, &**mirror);
             coherence.progress.remove_mirror();
             if let Some((key, mirror)) = kept.filter(|_| allocator.is_null()) {
+                mirror.rest();
                 coherence.imports.keep(&state, Idle { key, memory, mirror });
                 return;
             }

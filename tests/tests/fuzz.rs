@@ -63,7 +63,8 @@ fn nothing_is_found_with_any_tracker() {
 fn nothing_is_found_with_lazy_readback() {
     for tracker in ["auto", "write-protect"] {
         let driver = Driver::tidemark().with("TIDEMARK_READBACK", "lazy").with("TIDEMARK_TRACKER", tracker);
-        expect_nothing_found(&driver, seconds(0.15));
+        expect_nothing_found(&driver, seconds(0.1));
+        expect_nothing_found_in_imports(&driver, seconds(0.1));
     }
 }
 

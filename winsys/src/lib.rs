@@ -22,8 +22,9 @@
 //! who waits for that lock needs what is being moved. The pager's thread holds the lock of its providers and under it one
 //! mirror's, so nobody who holds a mirror's takes the former. No thread touches a view under any of these locks: it would
 //! wait for the pager's thread, which waits for the lock. Pages that the application lends ([`UserMemory`]) are no view
-//! in this sense, as they are never held back: they are read and written under their mirror's lock, and under it that of
-//! the way to them. The lock of what is lent is held with no mirror's, and while the tracker attaches and detaches.
+//! in this sense: they are read and written under their mirror's lock, and under it that of the way to them. Those that may
+//! be held back have an alias, and with it another way, which never waits for the pager. The lock of what is lent is held
+//! with no mirror's, and while the tracker attaches and detaches.
 
 #![cfg_attr(all(test, loom), allow(dead_code, reason = "the model replaces what uses it"))]
 

@@ -20,7 +20,7 @@ use crate::host_memory::Arena;
 use crate::page_set::PageSet;
 use crate::page_size;
 use crate::policy::{Plan, Policy, Switch, Treatment};
-use crate::readback_policy::MEASURED;
+use crate::readback_policy::{MEASURED, Readback};
 use crate::sync::{LockExt, Mutex};
 use crate::tracker::Tracker;
 use crate::user_memory::UserMemory;
@@ -145,12 +145,17 @@ impl Mirror {
         arena: &Arena,
         costs: Option<Costs>,
         device: Device,
-        user: UserMemory,
+        mut user: UserMemory,
     ) -> io::Result<Self> {
         let beside = arena.allocate_shared(device.len())?;
         let watched = user.is_watched();
+        // Other processes that share the pages would not see what is put off: so it is, only if it was asked for.
+        let readback = Some(arena.readback()).filter(|readback| *readback == Readback::Lazy);
+        let pages = user.span().len() / page_size();
+        let lazy = readback.and_then(|readback| Lazy::new(arena.tracker(), readback, &device, pages));
+        let lazy = lazy.filter(|_| user.make_alias());
         let host = Host::of_user(user, beside);
-        let mirror = Self::with(arena.tracker().clone(), costs, device, host, watched, None);
+        let mirror = Self::with(arena.tracker().clone(), costs, device, host, watched, lazy);
         // What the device memory holds is nobody's; and the view need not read as zeros.
         mirror.state.hold().touched.insert(mirror.pages_around(0..mirror.len));
         Ok(mirror)
@@ -209,6 +214,14 @@ impl Mirror {
     pub fn resume(&self) -> bool {
         let _state = self.state.hold();
         self.host.resume()
+    }
+
+    /// The application's pages that it shows go back, for good or for a while: none of them is held back any more.
+    pub fn rest(&self) {
+        let mut state = self.state.hold();
+        if let Some(deferral) = &self.deferral {
+            deferral.rest(&mut state);
+        }
     }
 
     /// How it is treated; `None` if everything is asked about.
@@ -310,6 +323,9 @@ impl Mirror {
     /// brought in that no readback told.
     pub fn retire(&self) -> Traffic {
         let mut state = self.state.hold();
+        if let (None, Some(deferral)) = (self.host.own(), &self.deferral) {
+            deferral.rest(&mut state);
+        }
         if std::mem::replace(&mut state.alive, false) {
             self.device.retire();
         }

@@ -55,8 +55,15 @@ pub(crate) struct Faults {
     home: u32,
     uffd: Arc<OwnedFd>,
     pagemap: Arc<OwnedFd>,
+    providers: Mutex<Providers>,
+}
+
+#[derive(Default)]
+struct Providers {
     /// By their first address.
-    providers: Mutex<BTreeMap<usize, Provided>>,
+    all: BTreeMap<usize, Provided>,
+    /// Where pages may be held back that nobody answers for any more.
+    abandoned: Vec<Span>,
 }
 
 struct Provided {
@@ -82,17 +89,29 @@ impl Pager {
         self.faults.home == kernel::address_space()
     }
 
-    /// `provider` answers for `span` until it is removed.
-    pub(crate) fn add(&self, span: Span, provider: Box<dyn Provider>) {
-        self.faults.providers.hold().insert(span.start, Provided { end: span.end, provider });
+    /// `provider` answers for `span` until it is removed. False if somebody answers for some of it already: pages that the
+    /// application lends may be gone, and others in their place.
+    pub(crate) fn add(&self, span: Span, provider: Box<dyn Provider>) -> bool {
+        let mut providers = self.faults.providers.hold();
+        let before = providers.all.range(..span.end).next_back();
+        let is_free = before.is_none_or(|(_, other)| other.end <= span.start);
+        if is_free {
+            providers.all.insert(span.start, Provided { end: span.end, provider });
+        }
+        is_free
     }
 
     /// Forgets the provider of the span that starts there, and waits for what it is at.
     pub(crate) fn remove(&self, start: usize) {
         // In a forked child the lock may be held by a thread that is not there.
         if self.is_here() {
-            self.faults.providers.hold().remove(&start);
+            self.faults.providers.hold().all.remove(&start);
         }
+    }
+
+    /// Pages of `span` may be held back, and something else be there by now. Whoever touches one of them gets it as it is.
+    pub(crate) fn abandon(&self, span: Span) {
+        self.faults.providers.hold().abandoned.push(span);
     }
 
     /// From here on pages of `span` can be held back. More than once is fine.
@@ -176,14 +195,18 @@ impl Faults {
 
     fn answer(&self, page: usize) {
         let providers = self.providers.hold();
-        let is_answered = match providers.range(..=page).next_back() {
+        let is_answered = match providers.all.range(..=page).next_back() {
             Some((_, Provided { end, provider })) if page < *end => {
                 // A thread that died would leave all others waiting.
                 catch_unwind(AssertUnwindSafe(|| provider.provide(self, page))).is_ok()
             }
             _ => false,
         };
-        if !is_answered {
+        if is_answered {
+            return;
+        }
+        let is_abandoned = providers.abandoned.iter().any(|span| span.contains(&page));
+        if !is_abandoned || kernel::unregister(&*self.uffd, page..page + page_size()).is_err() {
             self.wake(page);
         }
     }

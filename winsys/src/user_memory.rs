@@ -22,11 +22,17 @@
 //! look; and it is recognised by the kernel's list of mappings: the same file at the same offset, or still private memory
 //! of no file, which is as much as can be known.
 //!
+//! Shared memory that the tracker watches, in one mapping, is mapped once more for us, where lazy readback was asked for: so its
+//! pages can be held back, and are reached all the same. Of private memory there is no other
+//! mapping: what is taken away is gone. Its pages would have to be moved away and back (`UFFDIO_MOVE`, Linux 6.8), which
+//! fails after a fork, and in a forked child they would be missing for good.
+//!
 //! Two things nobody is told of, and they show when the page is written next: that the bytes of a file come back, where
 //! holes are punched into it (`MADV_REMOVE`, fallocate) or a private mapping of it is emptied; and writes by other ways than
 //! these pages, through another mapping of the same file or by another process. Who does that needs [`Trust::Blind`].
 
 mod access;
+mod alias;
 mod runs;
 
 use crate::kernel::mappings::{self, Mapping, Mappings};
@@ -36,6 +42,7 @@ use crate::sync::LockExt;
 use crate::tracker::Tracker;
 use crate::{Span, kernel::address_space};
 pub(crate) use access::{Access, BLOCK};
+use alias::Alias;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,6 +132,8 @@ pub struct Lending {
 /// The kernel's ways to such memory.
 struct Ways {
     access: Arc<Access>,
+    /// For what is reached by an alias, and so never waits for the pager, which uses it, too.
+    aside: Arc<Access>,
     mappings: Arc<Mappings>,
 }
 
@@ -149,6 +158,9 @@ enum Kind {
         registered: Arc<Registered>,
         access: Arc<Access>,
         is_private: bool,
+        /// Where an alias can be had.
+        aside: Option<Arc<Access>>,
+        alias: Option<Alias>,
     },
     /// Recognised by what was mapped there.
     Listed {
@@ -169,7 +181,8 @@ impl Lending {
         if let Some(ways) = self.ways.get() {
             return Ok(ways);
         }
-        let ways = Ways { access: Arc::new(Access::new()?), mappings: Arc::new(Mappings::open()?) };
+        let [access, aside] = [Arc::new(Access::new()?), Arc::new(Access::new()?)];
+        let ways = Ways { access, aside, mappings: Arc::new(Mappings::open()?) };
         Ok(self.ways.get_or_init(|| ways))
     }
 
@@ -187,7 +200,7 @@ impl Lending {
         if trust == Trust::Blind {
             return Ok(lent(Kind::Blind));
         }
-        let Ways { access, mappings } = self.ways().map_err(Refusal::Unavailable)?;
+        let Ways { access, aside, mappings } = self.ways().map_err(Refusal::Unavailable)?;
         let told = mappings.within(&span).map_err(|_| Refusal::NotMapped)?;
         for mapping in &told {
             if mapping::owns(mappings, mapping) {
@@ -198,7 +211,9 @@ impl Lending {
         let access = access.clone();
         if let Some(registered) = self.register(&span, &told) {
             let is_private = told.iter().all(|mapping| !mapping.is_shared && mapping.file.is_none());
-            return Ok(lent(Kind::Registered { registered, access, is_private }));
+            let is_one = matches!(&mappings::joined(told)[..], [one] if one.is_shared);
+            let aside = is_one.then(|| aside.clone());
+            return Ok(lent(Kind::Registered { registered, access, is_private, aside, alias: None }));
         }
         log::debug!("{span:x?}: not watched, so all of it is copied wherever a batch may use it");
         Ok(lent(Kind::Listed { mappings: mappings.clone(), told: mappings::joined(told), access }))
@@ -257,8 +272,30 @@ impl UserMemory {
     /// The way to them; `None` if they are as good as memory of our own.
     pub(crate) fn access(&self) -> Option<&Access> {
         match &self.kind {
+            Kind::Registered { aside: Some(aside), alias: Some(_), .. } => Some(aside),
             Kind::Registered { access, .. } | Kind::Listed { access, .. } => Some(access),
             Kind::Blind => None,
+        }
+    }
+
+    /// From here on they are reached by an alias, so that they can be held back. False if there is none to be had.
+    pub(crate) fn make_alias(&mut self) -> bool {
+        if let Kind::Registered { aside: Some(_), alias, .. } = &mut self.kind {
+            *alias = Alias::new(&self.span);
+        }
+        self.alias().is_some()
+    }
+
+    /// Where their bytes are reached by [`access`](Self::access), whether they are held back or not.
+    pub(crate) fn reached_at(&self) -> usize {
+        self.alias().map_or(self.span.start, |alias| alias as usize)
+    }
+
+    /// Another mapping of them: with it they can be held back.
+    pub(crate) fn alias(&self) -> Option<*mut u8> {
+        match &self.kind {
+            Kind::Registered { alias, .. } => alias.as_ref().map(Alias::start),
+            Kind::Listed { .. } | Kind::Blind => None,
         }
     }
 

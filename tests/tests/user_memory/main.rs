@@ -5,6 +5,7 @@
 //! parts come to a bad end.
 
 mod bench;
+mod fetched;
 mod kept;
 mod lost;
 
@@ -111,6 +112,17 @@ fn as_many_imports_are_kept_as_there_is_room_for_and_none_that_are_in_the_way() 
     }
 }
 
+#[test]
+fn shared_pages_are_fetched_on_fault_if_that_is_asked_for() {
+    for readback in ["lazy", "auto"] {
+        // Who may not see the kernel's own faults reads back at the wait.
+        let is_lazy = readback == "lazy" && rustix::process::geteuid().is_root();
+        let driver = Driver::tidemark().with("TIDEMARK_READBACK", readback);
+        let outcome = play(&driver, if is_lazy { "on fault" } else { "at the wait" });
+        assert!(outcome.stdout.contains("played the part"), "{readback}: {}", outcome.report());
+    }
+}
+
 /// Bytes that are flushed in the course of a part.
 fn flushed(part: &str) -> u64 {
     let scratch = Scratch::new();
@@ -151,6 +163,8 @@ fn part() {
         "many" | "much" | "in the way" => bench.keep(&part),
         "again" | "anew" => bench.import_often(part == "anew"),
         "shortage" => bench.run_short(),
+        "on fault" => bench.fetch(true),
+        "at the wait" => bench.fetch(false),
         refused => bench.refuse(refused),
     }
     println!("played the part");

@@ -71,6 +71,14 @@ impl Host {
         }
     }
 
+    /// Another mapping of the pages, through which they are reached while they are held back.
+    pub(super) fn alias(&self) -> Option<*mut u8> {
+        match self {
+            Self::Own(memory) => Some(memory.alias()),
+            Self::User(user) => user.memory.alias(),
+        }
+    }
+
     fn twin(&self) -> *mut u8 {
         match self {
             Self::Own(memory) => memory.twin(),
@@ -177,7 +185,7 @@ impl User {
                     let alias = bytes.wrapping_sub(part.start);
                     use_part(Places { alias, twin: self.beside.twin() }, part.clone());
                 };
-                access.read(self.memory.span().start + part.start, part.len(), show).is_ok()
+                access.read(self.memory.reached_at() + part.start, part.len(), show).is_ok()
             };
             // What is locked away may be a page of it.
             let is_read = read(&part) || {
@@ -214,12 +222,12 @@ impl User {
             if new == twin {
                 continue;
             }
-            let address = self.memory.span().start + at + start;
-            let first = address - address % page_size();
-            if !self.note(self.memory.verify(&(first..(address + part.len()).next_multiple_of(page_size()))))
-            {
+            let view = self.memory.span().start + at + start;
+            let first = view - view % page_size();
+            if !self.note(self.memory.verify(&(first..(view + part.len()).next_multiple_of(page_size())))) {
                 return changed;
             }
+            let address = self.memory.reached_at() + at + start;
             let mut store = |part: Range<usize>| {
                 let stored =
                     access.store_differences(address + part.start, &new[part.clone()], &mut twin[part]);

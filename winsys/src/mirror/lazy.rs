@@ -49,6 +49,8 @@ pub(super) struct Lazy {
     window: Range<usize>,
     /// What faults brought in since it was last told.
     fetched: Traffic,
+    /// Pages that may still be held back, but were lost.
+    lost: Option<Span>,
 }
 
 impl Lazy {
@@ -64,7 +66,7 @@ impl Lazy {
         tracker.pager().filter(|_| matches!(device, Device::Mapped(_)))?;
         let policy = ReadbackPolicy::new(readback, pages)?;
         let stale = PageSet::new(pages);
-        Some(Self { policy, stale, watched: 0..0, window: 0..0, fetched: Traffic::default() })
+        Some(Self { policy, stale, watched: 0..0, window: 0..0, fetched: Traffic::default(), lost: None })
     }
 
     /// What faults brought in since the last call.
@@ -134,8 +136,8 @@ impl Deferral {
         state.hold().lazy.as_ref()?;
         let places = Places { host: host.clone(), device: device.clone(), len: device.len() };
         let provider = Window { places: places.clone(), state: state.clone() };
-        pager.add(host.span(), Box::new(provider));
-        Some(Self { tracker: tracker.clone(), places, state: state.clone() })
+        let is_ours = pager.add(host.span(), Box::new(provider));
+        is_ours.then(|| Self { tracker: tracker.clone(), places, state: state.clone() })
     }
 
     /// Puts off a readback of the shared ones among `pages`, if that is cheaper. False if it must be done now.
@@ -149,6 +151,10 @@ impl Deferral {
             self.fetch_all(lazy);
             return false;
         }
+        if !self.places.host.verify(&self.places.host.span()) {
+            // What came in the place of the application's pages is not to be emptied.
+            return false;
+        }
         let runs = || shared.runs(pages.clone()).filter(|(_, is_shared)| *is_shared).map(|(run, _)| run);
         let count = runs().map(|run| run.len()).sum();
         if !lazy.policy.is_lazy(count) {
@@ -157,7 +163,9 @@ impl Deferral {
         let start = Instant::now();
         for run in runs() {
             if let Err(error) = self.hold_back(pager, run, lazy) {
-                let level = if lazy.policy.is_forced() { Level::Warn } else { Level::Debug };
+                // What the application brings need not be of a kind that can be held back.
+                let is_news = lazy.policy.is_forced() && self.places.host.own().is_some();
+                let level = if is_news { Level::Warn } else { Level::Debug };
                 log::log!(
                     level,
                     "cannot put off reading back {:?} ({error}): reading it back eagerly from now on",
@@ -211,6 +219,34 @@ impl Deferral {
         lazy.stale.remove(all);
     }
 
+    /// No page is held back any more, and every touch is an ordinary one, until more is put off. What was put off so far is
+    /// done before, as the pages outlive the mirror.
+    pub(super) fn rest(&self, state: &mut State) {
+        let State { lazy: Some(lazy), .. } = state else { return };
+        let Some(pager) = self.tracker.pager().filter(|pager| pager.is_here()) else { return };
+        if lazy.watched.is_empty() {
+            return;
+        }
+        self.fetch_all(lazy);
+        self.leave(pager, lazy);
+    }
+
+    fn leave(&self, pager: &Pager, lazy: &mut Lazy) {
+        let span = self.places.span_of(lazy.watched.clone());
+        if !self.places.host.verify(&span) {
+            // What came in the place of pages that are gone is nothing to leave.
+            lazy.watched = 0..0;
+            lazy.lost = Some(span);
+            return;
+        }
+        match pager.leave(span) {
+            Ok(()) => lazy.watched = 0..0,
+            Err(error) => {
+                log::error!("cannot stop watching {:?} for touches: {error}", self.places.host.span())
+            }
+        }
+    }
+
     /// Ends it: no page is held back, and every touch is an ordinary one. If the kernel does not let go, they are still
     /// answered for.
     pub(super) fn end(&self, state: &mut State) {
@@ -221,24 +257,23 @@ impl Deferral {
         if lazy.watched.is_empty() || !pager.is_here() {
             return;
         }
-        match pager.leave(self.places.span_of(lazy.watched.clone())) {
-            Ok(()) => lazy.watched = 0..0,
-            Err(error) => {
-                log::error!("cannot stop watching {:?} for touches: {error}", self.places.host.span())
-            }
-        }
+        self.leave(pager, lazy);
     }
 }
 
 impl Drop for Deferral {
     fn drop(&mut self) {
-        let is_over = {
+        let (is_over, lost) = {
             let mut state = self.state.hold();
             self.end(&mut state);
-            state.lazy.as_ref().is_none_or(|lazy| lazy.watched.is_empty())
+            let lazy = state.lazy.as_mut();
+            lazy.map_or((true, None), |lazy| (lazy.watched.is_empty(), lazy.lost.take()))
         };
         // Otherwise the provider stays, and the host memory with it: nobody else may have pages that fault.
         if let Some(pager) = self.tracker.pager().filter(|_| is_over) {
+            if let Some(lost) = lost {
+                pager.abandon(lost);
+            }
             pager.remove(self.places.host.view() as usize);
         }
     }
@@ -283,8 +318,8 @@ impl Window {
             lazy.stale.remove(pages.clone());
             lazy.fetched += fetched;
         }
-        let Some(own) = self.places.host.own() else { return };
-        let alias = own.alias().wrapping_add(pages.start * page_size());
+        let Some(alias) = self.places.host.alias() else { return };
+        let alias = alias.wrapping_add(pages.start * page_size());
         faults.map(self.places.span_of(pages), alias);
     }
 }

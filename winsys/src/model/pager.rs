@@ -33,9 +33,12 @@ impl Pager {
         true
     }
 
-    pub(crate) fn add(&self, _: Span, provider: Box<dyn Provider>) {
+    pub(crate) fn add(&self, _: Span, provider: Box<dyn Provider>) -> bool {
         *MEMORY.provider.hold() = Some(provider);
+        true
     }
+
+    pub(crate) fn abandon(&self, _: Span) {}
 
     pub(crate) fn remove(&self, _: usize) {
         *MEMORY.provider.hold() = None;

@@ -25,6 +25,18 @@ impl UserMemory {
         match *self {}
     }
 
+    pub(crate) fn reached_at(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn make_alias(&mut self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn alias(&self) -> Option<*mut u8> {
+        match *self {}
+    }
+
     pub(crate) fn access(&self) -> Option<&Access> {
         match *self {}
     }

@@ -1,10 +1,10 @@
 //! What a mirror makes of pages that the application lends, and takes away.
 
-use crate::Arena;
 use crate::mirror::tests::{Plain, load, store};
 use crate::mirror::{Device, Mirror, Traffic};
 use crate::tracker::{Compare, CopyAll, Tracker, WriteProtect};
 use crate::user_memory::{Lending, Trust};
+use crate::{Arena, Readback};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use std::ptr;
 use std::sync::Arc;
@@ -25,18 +25,21 @@ struct Bench {
 
 impl Bench {
     fn new(tracker: Arc<dyn Tracker>, trust: Trust) -> Self {
+        Self::of(tracker, trust, MapFlags::PRIVATE, Readback::Eager)
+    }
+
+    fn of(tracker: Arc<dyn Tracker>, trust: Trust, flags: MapFlags, readback: Readback) -> Self {
         let (access, none) = (ProtFlags::READ | ProtFlags::WRITE, ptr::null_mut());
         // SAFETY: a new mapping at an address the kernel chooses, and all of it. It stays.
         let pages = unsafe {
-            let pages =
-                rustix::mm::mmap_anonymous(none, LEN, access, MapFlags::PRIVATE).unwrap().cast::<u8>();
+            let pages = rustix::mm::mmap_anonymous(none, LEN, access, flags).unwrap().cast::<u8>();
             pages.write_bytes(1, LEN);
             pages
         };
         let start = pages.expose_provenance();
         let mut buffer = vec![0xEE; LEN];
         let device = buffer.as_mut_ptr();
-        let arena = Arena::new(tracker.clone());
+        let arena = Arena::new(tracker.clone()).reading_back(readback);
         // SAFETY: the mapping above.
         let lent = unsafe { Lending::new(tracker).lend(start..start + LEN, trust) }.unwrap();
         let is_watched = lent.is_watched();
@@ -246,4 +249,115 @@ fn nothing_is_lost_while_threads_write() {
         bench.flush();
         assert!(words.iter().all(|&at| (bench.device(at), bench.host(at)) == (249, 249)));
     });
+}
+
+/// Shared pages, read back lazily where that can be; and whether it can.
+fn lazy() -> (Bench, bool) {
+    let tracker = Arc::new(WriteProtect::new().expect("this kernel has no write-protect tracking"));
+    let is_privileged = tracker.pager().is_some();
+    (Bench::of(tracker, Trust::Watched, MapFlags::SHARED, Readback::Lazy), is_privileged)
+}
+
+fn count(pages: usize, is_privileged: bool) -> u64 {
+    if is_privileged { pages as u64 } else { 0 }
+}
+
+#[test]
+fn shared_pages_are_fetched_when_they_are_touched() {
+    let (bench, is_privileged) = lazy();
+    bench.flush();
+    bench.mirror.share(0..LEN);
+    for round in 2..6 {
+        (0..LEN).for_each(|at| bench.device_writes(at, round));
+        bench.readback();
+        assert_eq!(bench.host(5 * PAGE + 1), round);
+        assert_eq!(bench.mirror.readback(0..0).fetched, count(2, is_privileged));
+        // By the kernel, too.
+        let mut bytes = [0; PAGE];
+        let file = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let page = bench.pages.wrapping_add(9 * PAGE).cast();
+        // SAFETY: a page of the test's.
+        let written = unsafe { libc::write(std::os::fd::AsRawFd::as_raw_fd(&file), page, PAGE) };
+        assert_eq!(usize::try_from(written), Ok(PAGE));
+        rustix::io::pread(&file, &mut bytes, 0).unwrap();
+        assert_eq!(bytes, [round; PAGE]);
+    }
+    // What was fetched and what was not is no write of the host's.
+    assert_eq!(bench.flush().bytes, 0);
+}
+
+#[test]
+fn what_the_host_wrote_before_pages_were_held_back_is_flushed() {
+    let (bench, _) = lazy();
+    bench.flush();
+    bench.mirror.share(0..LEN);
+    bench.host_writes(3 * PAGE, 7);
+    bench.device_writes(3 * PAGE + 1, 8);
+    bench.readback();
+    bench.flush();
+    assert_eq!([0, 1].map(|at| bench.device(3 * PAGE + at)), [7, 8]);
+    assert_eq!([0, 1, 2].map(|at| bench.host(3 * PAGE + at)), [7, 8, 1]);
+}
+
+#[test]
+fn pages_go_back_with_all_that_the_device_wrote() {
+    for is_kept in [false, true] {
+        let (bench, _) = lazy();
+        bench.flush();
+        bench.mirror.share(0..LEN);
+        for round in [3, 4] {
+            (0..LEN).step_by(PAGE).for_each(|at| bench.device_writes(at, round));
+            bench.readback();
+            if is_kept {
+                bench.mirror.rest();
+            } else {
+                bench.mirror.retire();
+            }
+            assert!((0..LEN).step_by(PAGE).all(|at| bench.host(at) == round));
+            if !is_kept {
+                break;
+            }
+            // And are taken again.
+            assert!(bench.mirror.resume());
+            bench.flush();
+        }
+    }
+}
+
+#[test]
+fn what_came_in_the_place_of_shared_pages_is_not_emptied() {
+    let (bench, _) = lazy();
+    bench.flush();
+    bench.mirror.share(0..LEN);
+    bench.readback();
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
+    let place = bench.pages.wrapping_add(4 * PAGE);
+    // SAFETY: pages of the mapping, and what comes there.
+    unsafe {
+        rustix::mm::mmap_anonymous(place.cast(), 2 * PAGE, access, flags).unwrap();
+        place.write_bytes(9, 2 * PAGE);
+    }
+    (0..LEN).for_each(|at| bench.device_writes(at, 2));
+    bench.readback();
+    assert!((4 * PAGE..6 * PAGE).all(|at| bench.host(at) == 9));
+    bench.mirror.retire();
+    assert!((4 * PAGE..6 * PAGE).all(|at| bench.host(at) == 9));
+}
+
+#[test]
+fn nobody_waits_for_pages_that_were_lost() {
+    let (bench, _) = lazy();
+    bench.flush();
+    bench.mirror.share(0..LEN);
+    (0..LEN).for_each(|at| bench.device_writes(at, 2));
+    bench.readback();
+    bench.unmap(4..6);
+    // Others are held back still, and fetched, as long as nobody has noticed.
+    assert_eq!(bench.host(9 * PAGE), 2);
+    bench.flush();
+    let pages = bench.pages;
+    drop(bench);
+    for page in [0, 3, 12, 15] {
+        assert!([1, 2].contains(&load(pages.wrapping_add(page * PAGE))));
+    }
 }

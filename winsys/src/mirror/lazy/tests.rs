@@ -191,6 +191,7 @@ fn windows_double_along_streaks() {
         watched: 0..10_000,
         window: 0..0,
         fetched: Traffic::default(),
+        lost: None,
     };
     lazy.stale.insert(0..10_000);
     let mut lengths = Vec::new();
