@@ -96,16 +96,12 @@ struct State {
     /// Kept for their capacity.
     written: Vec<Span>,
     plans: Vec<(Range<usize>, Plan)>,
-    seen: Vec<Span>,
+    asked: Vec<Span>,
     runs: Vec<Range<usize>>,
 }
 
 /// One in so many flushes has its copying timed, if it is of as many pages: the clock costs as much as one page.
 const TIMED: u32 = 8;
-
-/// Runs of tracked pages, between pages that are copied unasked, from which on one look at all of them comes first:
-/// most of them turn out unwritten, and need not be asked about one by one.
-const PEEK: usize = 3;
 
 impl Mirror {
     /// A mirror of device memory. If its contents are defined, the view shows them from the start. Given what tracking
@@ -180,7 +176,7 @@ impl Mirror {
             flushes: 0,
             written: Vec::new(),
             plans: Vec::new(),
-            seen: Vec::new(),
+            asked: Vec::new(),
             runs: Vec::new(),
         };
         let (host, device, state) = (Arc::new(host), Arc::new(device), Arc::new(Mutex::new(state)));
@@ -373,38 +369,32 @@ impl Mirror {
     }
 
     fn collect_tracked(&self, pages: Range<usize>, state: &mut State) -> io::Result<Traffic> {
-        let State { policy, written, plans, seen, .. } = state;
+        let State { policy, written, plans, asked, .. } = state;
         let Some(policy) = policy else {
             self.tracker.collect(self.span_of(pages), written)?;
             return Ok(Traffic::default());
         };
-        let mut untracked = 0;
-        if let Some(method) = policy.plan(pages.clone(), plans) {
+        if let Some(method) = policy.plan(pages, plans) {
             self.tracker.set_method(method)?;
         }
-        let asked = plans.iter().filter(|(_, plan)| *plan == Plan::Collect).count();
-        seen.clear();
-        if asked >= PEEK {
-            self.tracker.peek(self.span_of(pages), seen)?;
+        let to_ask = plans.iter().filter(|(_, plan)| *plan == Plan::Collect);
+        asked.clear();
+        asked.extend(to_ask.map(|(pages, _)| self.span_of(pages.clone())));
+        self.tracker.collect_parts(asked, written)?;
+        let mut found = &written[..];
+        for part in &*asked {
+            let here;
+            (here, found) = found.split_at(found.partition_point(|span| span.start < part.end));
+            policy.observe(self.pages_of(part), here.iter().map(|span| self.pages_of(span)));
         }
-        let mut seen = seen.iter().map(|span| self.pages_of(span)).peekable();
-        for (pages, plan) in plans.drain(..) {
-            let span = self.span_of(pages.clone());
-            match plan {
-                Plan::Collect => {
-                    let known = written.len();
-                    while seen.next_if(|seen| seen.end <= pages.start).is_some() {}
-                    if asked < PEEK || seen.peek().is_some_and(|seen| seen.start < pages.end) {
-                        self.tracker.collect(span, written)?;
-                    }
-                    policy.observe(pages, written[known..].iter().map(|span| self.pages_of(span)));
-                    continue;
-                }
-                // Before the copy: what is written after it must be seen.
-                Plan::Arm => self.tracker.arm(span.clone())?,
-                Plan::Copy => {}
-            }
+        let mut untracked = 0;
+        for (pages, plan) in plans.drain(..).filter(|(_, plan)| *plan != Plan::Collect) {
             untracked += pages.len() as u64;
+            let span = self.span_of(pages);
+            // Before the copy: what is written after it must be seen.
+            if plan == Plan::Arm {
+                self.tracker.arm(span.clone())?;
+            }
             written.push(span);
         }
         Ok(Traffic { untracked, switch: policy.conclude(), ..Traffic::default() })

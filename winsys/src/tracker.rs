@@ -29,6 +29,10 @@ pub use compare::Compare;
 pub use copy_all::CopyAll;
 pub use write_protect::WriteProtect;
 
+/// Parts from which on one look at all of them comes first: most of them turn out unwritten, and need not be asked about one
+/// by one.
+const PEEK: usize = 3;
+
 /// A way to learn which pages of a region were written. All methods may be called from any thread. One that does not say
 /// otherwise watches nothing, and takes every page for written.
 pub trait Tracker: Send + Sync {
@@ -78,6 +82,27 @@ pub trait Tracker: Send + Sync {
     fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
         written.push(span);
         Ok(())
+    }
+
+    /// [`collect`](Self::collect) for parts of a region, in ascending order and apart from each other.
+    ///
+    /// # Errors
+    /// As there, for all parts.
+    fn collect_parts(&self, parts: &[Span], written: &mut Vec<Span>) -> io::Result<()> {
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Ok(()) };
+        if parts.len() < PEEK {
+            return parts.iter().try_for_each(|part| self.collect(part.clone(), written));
+        }
+        let mut seen = Vec::new();
+        self.peek(first.start..last.end, &mut seen)?;
+        let mut seen = seen.into_iter().peekable();
+        parts.iter().try_for_each(|part| {
+            while seen.next_if(|seen| seen.end <= part.start).is_some() {}
+            match seen.peek() {
+                Some(seen) if seen.start < part.end => self.collect(part.clone(), written),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// Appends the pages that [`collect`](Self::collect) would, and leaves them as they are.

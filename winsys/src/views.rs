@@ -120,21 +120,12 @@ impl Views {
         Ok(())
     }
 
-    /// As [`Tracker::peek`], likewise.
-    pub(crate) fn peek(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
-        let Some(others) = self.others() else { return self.tracker.peek(span, written) };
-        let others = others.hold();
-        let pages = self.pages_of(&span);
-        let mut seen = Others { placed: None, written: others.written.clone() };
-        let mut found = Vec::new();
-        self.tracker.peek(span, &mut found)?;
-        found.drain(..).for_each(|found| seen.written.insert(self.pages_of(&found)));
-        if let Some(placed) = &others.placed {
-            self.tracker.peek(placed.span_of(&pages), &mut found)?;
-            found.iter().for_each(|found| seen.written.insert(placed.pages_of(found)));
+    /// As [`Tracker::collect_parts`], likewise.
+    pub(crate) fn collect_parts(&self, parts: &[Span], written: &mut Vec<Span>) -> io::Result<()> {
+        match self.others() {
+            None => self.tracker.collect_parts(parts, written),
+            Some(_) => parts.iter().try_for_each(|part| self.collect(part.clone(), written)),
         }
-        written.extend(self.written(&seen, pages));
-        Ok(())
     }
 
     /// Whether there is a placed view.

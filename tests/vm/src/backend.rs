@@ -164,6 +164,26 @@ pub fn each_buffer_has_its_own_way() {
     assert_eq!(idle.mirror.treatment(), Some(Treatment::ByPage { hot: 0 }));
 }
 
+/// More parts than one call takes, and more ranges than one returns.
+pub fn parts() {
+    const PAGES: usize = 1000;
+    for method in [Method::Mkwrite, Method::DirtyBits] {
+        let mirrored = Mirrored::new(&arena(Some(method)), None, PAGES);
+        let (base, tracker) = (mirrored.mirror.view() as usize, mirrored.mirror.tracker());
+        let spans = |pages: &mut dyn Iterator<Item = usize>| -> Vec<Range<usize>> {
+            pages.map(|page| base + page * PAGE..base + (page + 1) * PAGE).collect()
+        };
+        (0..PAGES).for_each(|page| mirrored.set(page * PAGE, 1));
+        let odd = spans(&mut (1..PAGES).step_by(2));
+        let mut found = Vec::new();
+        tracker.collect_parts(&odd, &mut found).expect("cannot collect");
+        assert!(found == odd, "{found:?}");
+        found.clear();
+        tracker.collect(base..base + PAGES * PAGE, &mut found).expect("cannot collect");
+        assert!(found == spans(&mut (0..PAGES).step_by(2)), "{found:?}");
+    }
+}
+
 pub fn placed_views() {
     for method in [Method::Mkwrite, Method::DirtyBits] {
         let mirrored = Mirrored::new(&arena(Some(method)), None, 8);

@@ -44,7 +44,7 @@ const TESTS: &[Test] = tests! {
     outside: foreign_buffers pins_for_long processes_of_32_bits;
     fuzz: calls;
     backend: mkwrite_faults_once_a_page_and_round dirty_bits_fault_not_at_all the_policy_goes_by_density
-        each_buffer_has_its_own_way placed_views forked_children races unplug;
+        each_buffer_has_its_own_way parts placed_views forked_children races unplug;
 };
 
 /// How long a test may take, under emulation on a busy machine.

@@ -17,6 +17,9 @@ use tidemark_kmd_uapi::tidemark_drm as uapi;
 /// Ranges fetched by one call: 6 KiB of stack.
 const RANGES: usize = 256;
 
+/// Parts asked about by one call: 1.5 KiB of stack.
+const PARTS: usize = 64;
+
 /// The driver's render node, open. Handles of its file mean the same in a forked child, which must leave them alone.
 pub(super) struct Device {
     node: Node,
@@ -132,40 +135,43 @@ impl Handle {
         self.device.call::<_, { uapi::IOCTL_SET_TRACKING }>(&mut set)
     }
 
-    /// Reports the parts of a range of an object (bytes, whole pages) that were written, and forgets that they were.
+    /// Reports what was written of parts of the object (bytes, whole pages, ascending), and forgets that it was.
     pub(super) fn collect(
         &self,
-        range: Range<usize>,
+        parts: impl Iterator<Item = Range<usize>>,
         mut report: impl FnMut(Range<usize>),
     ) -> io::Result<()> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        let object = uapi::CollectObject {
-            handle: self.number.get(),
-            pad: 0,
-            offset: range.start as u64,
-            size: range.len() as u64,
-        };
+        let mut parts = parts.filter(|part| !part.is_empty());
         let mut ranges = [uapi::Range::default(); RANGES];
-        let mut collect = uapi::Collect {
-            objects: (&raw const object) as u64,
-            ranges: ranges.as_mut_ptr() as u64,
-            object_count: 1,
-            range_capacity: u32::try_from(RANGES).unwrap_or(u32::MAX),
-            ..Default::default()
-        };
-        while collect.next_object < collect.object_count {
-            self.device.call::<_, { uapi::IOCTL_COLLECT }>(&mut collect)?;
-            let found = usize::try_from(collect.range_count).unwrap_or(RANGES).min(RANGES);
-            // The kernel reports ranges inside what was asked for.
-            let bytes = |value| usize::try_from(value).unwrap_or(usize::MAX);
-            ranges[..found].iter().for_each(|range| {
-                let start = bytes(range.offset);
-                report(start..start.saturating_add(bytes(range.size)));
-            });
+        loop {
+            let mut objects = [uapi::CollectObject::default(); PARTS];
+            let mut object_count = 0;
+            for (object, part) in objects.iter_mut().zip(parts.by_ref()) {
+                (object.handle, object.offset, object.size) =
+                    (self.number.get(), part.start as u64, part.len() as u64);
+                object_count += 1;
+            }
+            let mut collect = uapi::Collect {
+                objects: objects.as_ptr() as u64,
+                ranges: ranges.as_mut_ptr() as u64,
+                object_count,
+                range_capacity: u32::try_from(RANGES).unwrap_or(u32::MAX),
+                ..Default::default()
+            };
+            while collect.next_object < collect.object_count {
+                self.device.call::<_, { uapi::IOCTL_COLLECT }>(&mut collect)?;
+                let found = usize::try_from(collect.range_count).unwrap_or(RANGES).min(RANGES);
+                // The kernel reports ranges inside what was asked for.
+                let bytes = |value| usize::try_from(value).unwrap_or(usize::MAX);
+                ranges[..found].iter().for_each(|range| {
+                    let start = bytes(range.offset);
+                    report(start..start.saturating_add(bytes(range.size)));
+                });
+            }
+            if (object_count as usize) < PARTS {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// What an object has cost so far.

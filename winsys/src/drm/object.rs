@@ -90,15 +90,18 @@ impl Tracker for Object {
 
     fn arm(&self, span: Span) -> io::Result<()> {
         self.refuse_elsewhere()?;
-        self.handle.collect(self.bytes_of(&span), |_| ())
+        self.handle.collect(std::iter::once(self.bytes_of(&span)), |_| ())
     }
 
     fn collect(&self, span: Span, written: &mut Vec<Span>) -> io::Result<()> {
+        self.collect_parts(&[span], written)
+    }
+
+    fn collect_parts(&self, parts: &[Span], written: &mut Vec<Span>) -> io::Result<()> {
         self.refuse_elsewhere()?;
         let base = self.view() as usize;
-        self.handle.collect(self.bytes_of(&span), |bytes| {
-            written.push(base + bytes.start..base + bytes.end);
-        })
+        let parts = parts.iter().map(|part| self.bytes_of(part));
+        self.handle.collect(parts, |bytes| written.push(base + bytes.start..base + bytes.end))
     }
 
     fn sees_every_mapping(&self) -> bool {
