@@ -30,8 +30,8 @@ pub(crate) const LAYERS: vk::ImageSubresourceLayers = vk::ImageSubresourceLayers
     layer_count: 1,
 };
 
-/// Ten seconds: far longer than any of these batches takes.
-pub(crate) const LONG: u64 = 10_000_000_000;
+/// Half a minute: far longer than any of these batches takes, on a virtual machine that gets a tenth of a processor, too.
+pub(crate) const LONG: u64 = 30_000_000_000;
 
 /// The device's command of a type, by whichever of its names is asked for; `None` if the device has none.
 macro_rules! command {
