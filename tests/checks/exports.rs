@@ -42,9 +42,9 @@ fn wait_for_file(fd: RawFd) -> Result<(), Failure> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid structure.
-    match unsafe { libc::poll(&raw mut poll, 1, 10_000) } {
+    match unsafe { libc::poll(&raw mut poll, 1, 30_000) } {
         1 => Ok(()),
-        0 => Err("the sync file was not signalled within ten seconds".to_string().into()),
+        0 => Err("the sync file was not signalled within thirty seconds".to_string().into()),
         _ => Err(std::io::Error::last_os_error().into()),
     }
 }

@@ -7,6 +7,7 @@ use crate::{Failure, Outcome, Verdict};
 
 pub(crate) const CHECKS: &[super::Check] = &[
     ("two-queues", two_queues),
+    ("queue-family-ownership", queue_family_ownership),
     ("device-group", || device_group(false)),
     ("device-group-in-flight", || device_group(true)),
 ];
@@ -45,6 +46,81 @@ fn two_queues() -> Verdict {
     unsafe {
         gpu.device.destroy_fence(fence, None);
         gpu.device.destroy_semaphore(semaphores[0], None);
+    }
+    Ok(Outcome::Passed)
+}
+
+/// A buffer that one family at a time owns goes from the first to the second, whose copy of it the host then reads, and
+/// back.
+fn queue_family_ownership() -> Verdict {
+    let gpu = Gpu::new()?;
+    let Some(other) = gpu.queue_of_other_family else {
+        return Ok(Outcome::Skipped("there is one queue family"));
+    };
+    let (device, fence) = (&gpu.device, gpu.fence()?);
+    let (from, passed_on, to) = (gpu.coherent(SIZE)?, gpu.coherent(SIZE)?, gpu.coherent(SIZE)?);
+    let regions = [vk::BufferCopy::default().size(SIZE)];
+    // One half of the transfer: the other half is the same, on a queue of the other family.
+    let pass_on = |commands, [source, target]: [u32; 2]| {
+        let barrier = [vk::BufferMemoryBarrier::default()
+            .buffer(passed_on.buffer)
+            .size(vk::WHOLE_SIZE)
+            .src_queue_family_index(source)
+            .dst_queue_family_index(target)
+            .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
+            .dst_access_mask(vk::AccessFlags::TRANSFER_READ)];
+        let (all, none) = (vk::PipelineStageFlags::ALL_COMMANDS, vk::DependencyFlags::empty());
+        // SAFETY: live objects.
+        unsafe { device.cmd_pipeline_barrier(commands, all, all, none, &[], &barrier, &[]) };
+    };
+    // SAFETY: live objects.
+    let (write, take_back) = unsafe {
+        let write = gpu.record(|commands| {
+            device.cmd_copy_buffer(commands, from.buffer, passed_on.buffer, &regions);
+            pass_on(commands, [0, 1]);
+        })?;
+        (write, gpu.record(|commands| pass_on(commands, [1, 0]))?)
+    };
+    // SAFETY: live objects; those that are made are destroyed when they are no longer in use.
+    unsafe {
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(1);
+        let pool = device.create_command_pool(&info, None)?;
+        let info = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);
+        let read = device.allocate_command_buffers(&info)?[0];
+        device.begin_command_buffer(read, &vk::CommandBufferBeginInfo::default())?;
+        pass_on(read, [0, 1]);
+        device.cmd_copy_buffer(read, passed_on.buffer, to.buffer, &regions);
+        pass_on(read, [1, 0]);
+        device.end_command_buffer(read)?;
+        let there = [device.create_semaphore(&vk::SemaphoreCreateInfo::default(), None)?];
+        let back = [device.create_semaphore(&vk::SemaphoreCreateInfo::default(), None)?];
+        let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
+        let (write, read, take_back) = ([write], [read], [take_back]);
+        let first = [vk::SubmitInfo::default().command_buffers(&write).signal_semaphores(&there)];
+        let second = [vk::SubmitInfo::default()
+            .wait_semaphores(&there)
+            .wait_dst_stage_mask(&stages)
+            .command_buffers(&read)
+            .signal_semaphores(&back)];
+        let third = [vk::SubmitInfo::default()
+            .wait_semaphores(&back)
+            .wait_dst_stage_mask(&stages)
+            .command_buffers(&take_back)];
+        for round in 1..=3 {
+            from.write_pattern(round);
+            device.queue_submit(gpu.queue, &first, vk::Fence::null())?;
+            device.queue_submit(other, &second, vk::Fence::null())?;
+            device.queue_submit(gpu.queue, &third, fence)?;
+            device.wait_for_fences(&[fence], true, LONG)?;
+            device.reset_fences(&[fence])?;
+            to.expect_pattern(round)?;
+            passed_on.expect_pattern(round)?;
+        }
+        gpu.wait_idle()?;
+        device.destroy_semaphore(there[0], None);
+        device.destroy_semaphore(back[0], None);
+        device.destroy_command_pool(pool, None);
+        device.destroy_fence(fence, None);
     }
     Ok(Outcome::Passed)
 }

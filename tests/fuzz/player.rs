@@ -12,7 +12,7 @@ mod session;
 mod submits;
 
 /// Far longer than any of these batches takes.
-const LONG: std::time::Duration = std::time::Duration::from_secs(10);
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A device, and what all programs use of it.
 pub(crate) struct Player {

@@ -13,6 +13,8 @@ pub struct Gpu {
     pub queue: vk::Queue,
     /// Up to [`QUEUES`] of that family, the first one included.
     pub queues: Vec<vk::Queue>,
+    /// One of family 1, where there is that.
+    pub queue_of_other_family: Option<vk::Queue>,
     /// Its memory types.
     pub memory: vk::PhysicalDeviceMemoryProperties,
     /// The instance.
@@ -252,9 +254,15 @@ impl Gpu {
         let families = unsafe { instance.get_physical_device_queue_family_properties(physical) };
         let count = families.first().ok_or("no queue family")?.queue_count.clamp(1, QUEUES as u32);
         let priorities = [1.0; QUEUES];
-        let queues = [vk::DeviceQueueCreateInfo::default()
-            .queue_family_index(0)
-            .queue_priorities(&priorities[..count as usize])];
+        let family = |index, count| {
+            vk::DeviceQueueCreateInfo::default()
+                .queue_family_index(index)
+                .queue_priorities(&priorities[..count])
+        };
+        let mut queues = vec![family(0, count as usize)];
+        if families.len() > 1 {
+            queues.push(family(1, 1));
+        }
         // SAFETY: a device of the live instance.
         let offered = unsafe { instance.enumerate_device_extension_properties(physical) };
         let offered = offered.map_err(failed("vkEnumerateDeviceExtensionProperties"))?;
@@ -292,6 +300,8 @@ impl Gpu {
         // SAFETY: the queues asked for above.
         let queues: Vec<vk::Queue> =
             (0..count).map(|index| unsafe { device.get_device_queue(0, index) }).collect();
+        // SAFETY: likewise.
+        let queue_of_other_family = (families.len() > 1).then(|| unsafe { device.get_device_queue(1, 0) });
         // SAFETY: a device of the live instance.
         let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
         let map2 = extensions.contains(&ash::khr::map_memory2::NAME).then(|| Map2::new(&instance, &device));
@@ -299,6 +309,7 @@ impl Gpu {
             device,
             queue: queues[0],
             queues,
+            queue_of_other_family,
             memory,
             instance,
             physical,

@@ -29,6 +29,7 @@ const NO_MESHES: &str = "no mesh shaders";
 const NO_FEEDBACK: &str = "no transform feedback";
 const NO_SURFACES: &str = "no headless surfaces";
 const ONE_QUEUE: Skip = ("two-queues", "there is one queue");
+const ONE_FAMILY: Skip = ("queue-family-ownership", "there is one queue family");
 const NO_FENCE_FILE: Skip = ("exported-fence", "no fence can be exported as a sync file");
 const NO_SEMAPHORE_FILE: &str = "no semaphore can be exported as a sync file";
 const NO_OPAQUE_FENCE: Skip = ("imported-fence", "no fence can be exported as an opaque file");
@@ -67,6 +68,7 @@ const INSTALLED: &[Skip] = &[
     ("semaphore-of-another-device", NO_OPAQUE_SEMAPHORE),
     ("imported-semaphore", NO_OPAQUE_SEMAPHORE),
     ONE_QUEUE,
+    ONE_FAMILY,
 ];
 
 /// Mesa 25.
@@ -81,6 +83,7 @@ const BACKPORTS: &[Skip] = &[
     ("semaphore-of-another-device", NO_OPAQUE_SEMAPHORE),
     ("imported-semaphore", NO_OPAQUE_SEMAPHORE),
     ONE_QUEUE,
+    ONE_FAMILY,
 ];
 
 const SWIFTSHADER: &[Skip] = &[
@@ -111,6 +114,7 @@ const SWIFTSHADER: &[Skip] = &[
     ("exported-before-an-event", NO_SEMAPHORE_FILE),
     NO_OPAQUE_FENCE,
     ONE_QUEUE,
+    ONE_FAMILY,
 ];
 
 /// In mode auto Tidemark adds nothing to any of them.

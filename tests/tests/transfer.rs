@@ -164,6 +164,21 @@ fn a_queue_goes_on_from_what_another_did() {
     }
 }
 
+/// Copies go to the family that the checks leave alone, if it is there.
+#[test]
+fn a_queue_family_takes_over_what_another_wrote() {
+    for families in ["2", "3"] {
+        for (shape, engine) in [("incoherent", "aperture"), ("discrete", "staged")] {
+            let backing = Driver::mock(shape).with("TIDEMARK_MOCK_FAMILIES", families);
+            for (debug, said) in [("", "passed "), ("noflush", "failed queue-family-ownership: byte ")] {
+                let driver = over(&backing, engine).with("TIDEMARK_DEBUG", debug);
+                let outcome = run(checks(&driver).arg("queue-family-ownership"), LIMIT);
+                assert!(outcome.stdout.starts_with(said), "{families}, {engine}: {}", outcome.report());
+            }
+        }
+    }
+}
+
 /// On coherent memory there is nothing to do, and nothing is lost.
 #[test]
 fn every_check_passes_in_place_on_coherent_memory() {

@@ -36,8 +36,8 @@ pub(crate) struct Device {
     pub(crate) loss: Loss,
     /// Held by whoever uses lavapipe's queue.
     pub(crate) turn: Mutex<()>,
-    /// Handles of queues that lavapipe does not have, by index.
-    pub(crate) queues: Mutex<BTreeMap<u32, vk::Queue>>,
+    /// Handles of queues that lavapipe does not have, by family and index.
+    pub(crate) queues: Mutex<BTreeMap<(u32, u32), vk::Queue>>,
     pub(crate) carriers: Carriers,
 }
 
@@ -119,8 +119,14 @@ pub(crate) unsafe fn create(
             if queue.queue_count > queue::count() {
                 misuse(format_args!("{} queues, where there are {}", queue.queue_count, queue::count()));
             }
-            queue.queue_count = queue.queue_count.min(1);
+            if queue.queue_family_index >= queue::families() {
+                misuse(format_args!("there is no queue family {}", queue.queue_family_index));
+            }
+            // Lavapipe's only one stands for all.
+            (queue.queue_family_index, queue.queue_count) = (0, queue.queue_count.min(1));
         }
+        queues.truncate(1);
+        info.queue_create_info_count = u32::try_from(queues.len()).unwrap_or(0);
         info.p_queue_create_infos = queues.as_ptr();
         let result = create(physical, &raw const info, allocator, device);
         if result != vk::Result::SUCCESS {

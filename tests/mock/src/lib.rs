@@ -5,7 +5,7 @@
 //! that is destroyed adds a line of what was mapped, flushed and invalidated; `TIDEMARK_MOCK_EXTENSIONS` a comma list of
 //! device extensions that it claims to have. They can be enabled, but have no commands, except for other names of
 //! lavapipe's own, for waits for presentation, which waits for nothing, and for those of [`external`];
-//! `TIDEMARK_MOCK_QUEUES` the number of queues in its family; `TIDEMARK_MOCK_ROOM` how many allocations there can be;
+//! `TIDEMARK_MOCK_QUEUES` the number of queues in a family, `TIDEMARK_MOCK_FAMILIES` of these; `TIDEMARK_MOCK_ROOM` how many allocations there can be;
 //! `TIDEMARK_MOCK_LOSE` when the device is [lost](loss).
 //!
 //! - Memory that is not coherent has pages of its own for the host. Only vkFlushMappedMemoryRanges and

@@ -1,7 +1,7 @@
 //! VkQueue: more queues than lavapipe has, if the environment asks for them.
 //!
-//! `TIDEMARK_MOCK_QUEUES` is how many there are in its only family. All lead to lavapipe's one, in the order of
-//! submission: so each waits for what was submitted to any before it. What another queue is to go on with while one waits
+//! `TIDEMARK_MOCK_QUEUES` is how many there are in a family, `TIDEMARK_MOCK_FAMILIES` how many of these there are. All lead
+//! to lavapipe's one, in the order of submission: so each waits for what was submitted to any before it. What another queue is to go on with while one waits
 //! for the host never happens here.
 
 use crate::device::{DEVICES, Device};
@@ -14,12 +14,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Queues that were fetched.
 static QUEUES: Table<Queue> = Table::new();
 
-/// The variable that tells how many queues there are.
-const VARIABLE: &str = "TIDEMARK_MOCK_QUEUES";
+/// What a variable says, or one.
+fn number(variable: &str) -> u32 {
+    std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(1).max(1)
+}
 
-/// Queues of the family.
+/// Queues of a family.
 pub(crate) fn count() -> u32 {
-    std::env::var(VARIABLE).ok().and_then(|count| count.parse().ok()).unwrap_or(1).max(1)
+    number("TIDEMARK_MOCK_QUEUES")
+}
+
+/// Families, all like lavapipe's one.
+pub(crate) fn families() -> u32 {
+    number("TIDEMARK_MOCK_FAMILIES")
 }
 
 /// A queue, of lavapipe's or not.
@@ -49,11 +56,17 @@ pub(crate) unsafe fn family_properties(
 ) {
     let Some(state) = PHYSICAL_DEVICES.get(device) else { return };
     let Some(get) = state.fns.vkGetPhysicalDeviceQueueFamilyProperties else { return };
-    // SAFETY: the arguments are passed on as they came; the structures are then filled.
+    // SAFETY: room for one structure, and for as many as the application says.
     unsafe {
-        get(device, families, properties);
-        if !properties.is_null() {
-            (0..*families as usize).for_each(|index| (*properties.add(index)).queue_count = count());
+        if properties.is_null() {
+            *families = self::families();
+            return;
+        }
+        *families = (*families).min(self::families());
+        for index in 0..*families as usize {
+            let family = properties.add(index);
+            get(device, &mut 1, family);
+            (*family).queue_count = count();
         }
     }
 }
@@ -71,10 +84,15 @@ pub(crate) unsafe fn family_properties2(
     let Some(get) = state.fns.vkGetPhysicalDeviceQueueFamilyProperties2 else { return };
     // SAFETY: as above.
     unsafe {
-        get(device, families, properties);
-        if !properties.is_null() {
-            let set = |index| (*properties.add(index)).queue_family_properties.queue_count = count();
-            (0..*families as usize).for_each(set);
+        if properties.is_null() {
+            *families = self::families();
+            return;
+        }
+        *families = (*families).min(self::families());
+        for index in 0..*families as usize {
+            let family = properties.add(index);
+            get(device, &mut 1, family);
+            (*family).queue_family_properties.queue_count = count();
         }
     }
 }
@@ -89,8 +107,8 @@ pub(crate) unsafe fn get(handle: vk::Device, family: u32, index: u32, queue: *mu
     let mut lavapipe = vk::Queue::null();
     // SAFETY: lavapipe's only queue; the place is the caller's.
     unsafe {
-        get(handle, family, 0, &raw mut lavapipe);
-        *queue = remember(device, lavapipe, index);
+        get(handle, 0, 0, &raw mut lavapipe);
+        *queue = remember(device, lavapipe, (family, index));
     }
 }
 
@@ -105,20 +123,21 @@ pub(crate) unsafe fn get2(handle: vk::Device, info: *const vk::DeviceQueueInfo2<
     // SAFETY: as above, and a valid info.
     unsafe {
         let mut first = *info;
+        let family = std::mem::replace(&mut first.queue_family_index, 0);
         let index = std::mem::replace(&mut first.queue_index, 0);
         get(handle, &raw const first, &raw mut lavapipe);
-        *queue = if lavapipe.is_null() { lavapipe } else { remember(device, lavapipe, index) };
+        *queue = if lavapipe.is_null() { lavapipe } else { remember(device, lavapipe, (family, index)) };
     }
 }
 
-/// The handle of queue `index`, the first of which is lavapipe's.
-fn remember(device: Arc<Device>, lavapipe: vk::Queue, index: u32) -> vk::Queue {
-    if index == 0 {
+/// The handle of a queue, by its family and its index there; the first of the first is lavapipe's.
+fn remember(device: Arc<Device>, lavapipe: vk::Queue, place: (u32, u32)) -> vk::Queue {
+    if place == (0, 0) {
         QUEUES.insert(lavapipe, Queue { device, lavapipe, is_made_up: false });
         return lavapipe;
     }
     let mut made_up = device.queues.lock().unwrap_or_else(PoisonError::into_inner);
-    let handle = *made_up.entry(index).or_insert_with(|| {
+    let handle = *made_up.entry(place).or_insert_with(|| {
         // For as long as the process lives, as there is no telling who still has the handle.
         let object: &'static Dispatchable = Box::leak(Box::new(Dispatchable { loader: LOADER_MAGIC }));
         debug_assert_eq!(object.loader, LOADER_MAGIC);
