@@ -155,12 +155,12 @@ impl Player<'_> {
 }
 
 pub fn calls() {
-    // Threads of one process, then a process that is killed in the middle of it all.
+    // Threads of one process for half a minute, then a process that is killed in the middle of it all.
     for killed in [false, true] {
         // SAFETY: the child has one thread so far; it never returns.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            play(if killed { i64::MAX } else { 4_000_000_000 });
+            play(if killed { i64::MAX } else { 30_000_000_000 });
             // SAFETY: ends the child.
             unsafe { libc::_exit(0) }
         }
