@@ -357,12 +357,12 @@ pub(crate) unsafe fn allocate(
     }
     // SAFETY: the arguments are passed on, but for the type's index and what was argued above.
     let allocate = || unsafe { allocate(device, &raw const info, allocator, memory) };
-    // SAFETY: a valid chain, whose descriptors the backing driver has not taken over yet.
-    let imported = unsafe { payload::imported(info.p_next) };
     let Some(coherence) = &state.coherence else { return allocate() };
     let Kind::Emulated { backing, engine } = memory_type.kind else {
         return coherence.imports.allocating(&state, allocate);
     };
+    // SAFETY: a valid chain, whose descriptors the backing driver has not taken over yet.
+    let imported = unsafe { payload::imported(info.p_next) };
     // SAFETY: the application's promise.
     let lend = |import: &Import| unsafe { import.lend(&state, coherence, allocator.is_null()) };
     let lent = match import.as_ref().map(lend).transpose() {

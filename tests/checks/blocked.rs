@@ -101,7 +101,7 @@ fn released_by_another_thread(release: Release) -> Verdict {
     let (timeline, done, fence) = (gpu.timeline()?, gpu.timeline()?, gpu.fence()?);
     // SAFETY: a live device.
     let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
-    let commands = copy_after(&gpu, event, &from, &to)?;
+    let commands = gpu.copy_after(event, &from, &to)?;
     match release {
         Release::Signal => {
             // SAFETY: a live event.
@@ -135,17 +135,6 @@ fn released_by_another_thread(release: Release) -> Verdict {
         destroy(&gpu, &[timeline, done]);
     }
     Ok(Outcome::Passed)
-}
-
-/// A copy of the whole of `from` to `to` once the host has set `event`.
-fn copy_after(gpu: &Gpu, event: vk::Event, from: &Buffer, to: &Buffer) -> Result<vk::CommandBuffer, Failure> {
-    let regions = [vk::BufferCopy::default().size(SIZE)];
-    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
-    // SAFETY: live objects; the host sets the event.
-    gpu.record(|commands| unsafe {
-        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
-        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
-    })
 }
 
 /// Two batches of one call: the first tells the host to let the second go.

@@ -189,13 +189,7 @@ fn exported_before_an_event() -> Verdict {
     };
     // SAFETY: a live device.
     let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
-    let regions = [vk::BufferCopy::default().size(SIZE)];
-    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
-    // SAFETY: live objects; the host sets the event.
-    let commands = gpu.record(|commands| unsafe {
-        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
-        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
-    })?;
+    let commands = gpu.copy_after(event, &from, &to)?;
     from.write_pattern(5);
     submit_signalling(&gpu, commands, semaphore)?;
     let file = export_semaphore(&gpu, semaphore, handle_type)?;

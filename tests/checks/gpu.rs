@@ -295,6 +295,22 @@ impl Gpu {
         })
     }
 
+    /// The same once the host has set `event`.
+    pub(crate) fn copy_after(
+        &self,
+        event: vk::Event,
+        from: &Buffer,
+        to: &Buffer,
+    ) -> Result<vk::CommandBuffer, Failure> {
+        let regions = [vk::BufferCopy::default().size(from.size.min(to.size))];
+        let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
+        // SAFETY: live objects; the host sets the event.
+        self.record(|commands| unsafe {
+            self.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
+            self.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
+        })
+    }
+
     /// Submits, and waits for a fence.
     pub(crate) fn run(&self, commands: vk::CommandBuffer) -> Result<(), Failure> {
         let fence = self.fence()?;

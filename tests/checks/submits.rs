@@ -115,13 +115,7 @@ fn set_event_after_submit() -> Verdict {
 fn submit_behind_an_event(gpu: &Gpu, from: &Buffer, to: &Buffer) -> Result<vk::Event, Failure> {
     // SAFETY: a live device.
     let event = unsafe { gpu.device.create_event(&vk::EventCreateInfo::default(), None) }?;
-    let regions = [vk::BufferCopy::default().size(SIZE)];
-    let (host, transfer) = (vk::PipelineStageFlags::HOST, vk::PipelineStageFlags::TRANSFER);
-    // SAFETY: live objects.
-    let commands = gpu.record(|commands| unsafe {
-        gpu.device.cmd_wait_events(commands, &[event], host, transfer, &[], &[], &[]);
-        gpu.device.cmd_copy_buffer(commands, from.buffer, to.buffer, &regions);
-    })?;
+    let commands = gpu.copy_after(event, from, to)?;
     gpu.submit(commands, vk::Fence::null())?;
     Ok(event)
 }

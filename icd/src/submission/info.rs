@@ -115,7 +115,24 @@ unsafe fn payloads(
     semaphores.iter().copied().zip(values).collect()
 }
 
-/// [`Info::waits`] and [`Info::signals`] of structures that have their timelines' values in the chain.
+/// [`Info::submit`] by a command of the backing driver's that takes an array and a fence.
+macro_rules! goes_by {
+    ($command:ident) => {
+        unsafe fn submit(
+            device: &Device,
+            queue: vk::Queue,
+            count: u32,
+            infos: *const Self,
+            fence: vk::Fence,
+        ) -> vk::Result {
+            let Some(command) = device.next.$command else { return vk::Result::ERROR_DEVICE_LOST };
+            // SAFETY: the caller's promise.
+            unsafe { command(queue, count, infos, fence) }
+        }
+    };
+}
+
+/// What the methods on semaphores are for structures that have their timelines' values in the chain.
 macro_rules! payloads_by_chain {
     () => {
         unsafe fn waits(&self) -> Vec<Payload> {
@@ -136,6 +153,12 @@ macro_rules! payloads_by_chain {
                     Some((info.p_signal_semaphore_values, info.signal_semaphore_value_count))
                 })
             }
+        }
+
+        unsafe fn drop_signals(&mut self) {
+            self.signal_semaphore_count = 0;
+            // SAFETY: the caller's promise.
+            unsafe { drop_chained_signals(self.p_next) }
         }
     };
 }
@@ -177,17 +200,7 @@ unsafe fn note_timelines(
 }
 
 impl Info for vk::SubmitInfo<'static> {
-    unsafe fn submit(
-        device: &Device,
-        queue: vk::Queue,
-        count: u32,
-        infos: *const Self,
-        fence: vk::Fence,
-    ) -> vk::Result {
-        let Some(submit) = device.next.vkQueueSubmit else { return vk::Result::ERROR_DEVICE_LOST };
-        // SAFETY: the caller's promise.
-        unsafe { submit(queue, count, infos, fence) }
-    }
+    goes_by!(vkQueueSubmit);
 
     payloads_by_chain!();
 
@@ -207,12 +220,6 @@ impl Info for vk::SubmitInfo<'static> {
         }
     }
 
-    unsafe fn drop_signals(&mut self) {
-        self.signal_semaphore_count = 0;
-        // SAFETY: the caller's promise.
-        unsafe { drop_chained_signals(self.p_next) }
-    }
-
     unsafe fn copy_to(&mut self, copies: &mut Copies) -> Result<(), StructureType> {
         // SAFETY: the caller's promise.
         unsafe {
@@ -226,17 +233,7 @@ impl Info for vk::SubmitInfo<'static> {
 }
 
 impl Info for vk::SubmitInfo2<'static> {
-    unsafe fn submit(
-        device: &Device,
-        queue: vk::Queue,
-        count: u32,
-        infos: *const Self,
-        fence: vk::Fence,
-    ) -> vk::Result {
-        let Some(submit) = device.next.vkQueueSubmit2 else { return vk::Result::ERROR_DEVICE_LOST };
-        // SAFETY: the caller's promise.
-        unsafe { submit(queue, count, infos, fence) }
-    }
+    goes_by!(vkQueueSubmit2);
 
     unsafe fn waits(&self) -> Vec<Payload> {
         // SAFETY: the caller's promise.
@@ -294,17 +291,7 @@ impl Info for vk::SubmitInfo2<'static> {
 
 /// Memory that is bound can be reached by resources that nobody follows.
 impl Info for vk::BindSparseInfo<'static> {
-    unsafe fn submit(
-        device: &Device,
-        queue: vk::Queue,
-        count: u32,
-        infos: *const Self,
-        fence: vk::Fence,
-    ) -> vk::Result {
-        let Some(bind) = device.next.vkQueueBindSparse else { return vk::Result::ERROR_DEVICE_LOST };
-        // SAFETY: the caller's promise.
-        unsafe { bind(queue, count, infos, fence) }
-    }
+    goes_by!(vkQueueBindSparse);
 
     payloads_by_chain!();
 
@@ -333,12 +320,6 @@ impl Info for vk::BindSparseInfo<'static> {
             note_timelines(coherence, point, signals, self.p_next);
             point
         }
-    }
-
-    unsafe fn drop_signals(&mut self) {
-        self.signal_semaphore_count = 0;
-        // SAFETY: the caller's promise.
-        unsafe { drop_chained_signals(self.p_next) }
     }
 
     unsafe fn copy_to(&mut self, copies: &mut Copies) -> Result<(), StructureType> {
